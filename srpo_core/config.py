@@ -1,0 +1,233 @@
+"""Every setting, its meaning, unit and range, in one place. A wrong value fails here, before any work starts.
+
+Two groups: settings that change numbers (they enter fingerprints) and `Resources`, which only say how the work is spread
+over memory and processes (they never do).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Method = Literal["sft", "srpo", "dpo", "ipo", "dpo_both", "ipo_both"]
+PREFERENCE_METHODS: tuple[Method, ...] = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")
+
+
+class Settings(BaseModel):
+    """Base: unknown keys are refused, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TemplateSettings(Settings):
+    """How a prompt, and a prompt with an earlier draft, become text (method.md 1.2a and 1.3)."""
+
+    kind: Literal["tldr", "article", "chat"] = Field("chat", description="tldr and article: a plain text header; chat: the tokenizer's own chat template")
+    revision_request: str = Field(
+        "Please write a better answer.",
+        min_length=1,
+        description="chat only: the user turn that follows the draft and asks for a revision",
+    )
+    system_prompt: str | None = Field(None, description="chat only: a system turn put before every prompt")
+    add_bos: bool | None = Field(None, description="tldr and article only: begin with the BOS token; none = as the tokenizer does")
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters instead of full fine-tuning (peft)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="must be 0 for trie and plain layouts to agree exactly")
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class ModelSettings(Settings):
+    """Which weights to start from."""
+
+    name_or_path: str = Field(description="a folder, a hub id, or newsroom:<hidden>x<layers> for a small model initialised from the seed")
+    revision: str | None = Field(None, description="a hub commit, branch or tag; it is resolved to a commit")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_length: int = Field(2048, ge=16, description="tokens of prompt plus completion; the prompt is truncated to fit")
+
+
+class OptimizerSettings(Settings):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: float = Field(2e-6, gt=0)
+    num_steps: int | None = Field(None, ge=1, description="optimizer steps; none = num_epochs over the data")
+    num_epochs: float = Field(1.0, gt=0, description="passes over the data when num_steps is none")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.98, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
+
+
+class SupervisedSettings(OptimizerSettings):
+    """`train --method sft`: imitate demonstrations in the draft and the revision prompt; the result is the reference."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    examples_per_step: int = Field(64, ge=1, description="demonstrations in one optimizer step, over all processes")
+    shuffle: bool = Field(True, description="false = in file order, which lets the data carry a curriculum")
+    lora: LoraSettings | None = None
+    seed: int = Field(0, ge=0)
+
+
+class PreferenceSettings(OptimizerSettings):
+    """`train --method srpo|dpo|ipo|dpo_both|ipo_both`: one policy trained on pairs against the reference."""
+
+    method: Method = "srpo"
+    alpha: float = Field(
+        2 / 3,
+        gt=0,
+        lt=1,
+        description="srpo only: weight of the self-improvement loss in (1-alpha) L + alpha L_dagger, the normalised form of "
+        "method.md 1.2 (the public code's alpha .8 is 2/3 here)",
+    )
+    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference; a policy tilts it by at most e^(1/beta)")
+    logp_reduction: Literal["sum", "mean"] = Field("sum", description="a completion's log-prob summed or averaged over its tokens")
+    loss_scale: Literal["paper", "unit_gradient"] = Field(
+        "paper",
+        description="unit_gradient multiplies the loss by the constant (1/beta for srpo, beta for ipo) that makes its gradient per nat of order one, "
+        "so that one learning rate and clipping norm serve every method",
+    )
+    pairs_per_step: int = Field(32, ge=1, description="pairs in one optimizer step, over all processes and accumulation")
+    layout: Literal["auto", "trie", "plain"] = Field("auto", description="trie: one token tree per pair; plain: one sequence per log-prob")
+    lora: LoraSettings | None = None
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _method_is_a_preference_method(self) -> "PreferenceSettings":
+        if self.method == "sft":
+            raise ValueError("expected a preference method (srpo, dpo, ipo, dpo_both, ipo_both), found sft; use the supervised section")
+        return self
+
+
+class GenerationSettings(Settings):
+    """Drafts and their self-revisions."""
+
+    num_revisions: int = Field(5, ge=0, le=50, description="revisions after the first draft")
+    num_samples: int = Field(1, ge=1, description="independent chains per prompt")
+    temperature: float = Field(1.0, ge=0, description="0 = greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(256, ge=1, description="tokens, including the stop token")
+    seed: int = Field(0, ge=0)
+
+
+class RuleJudgeSettings(Settings):
+    """The exact judge of the newsroom, which knows the facts; its score is a probability."""
+
+    kind: Literal["rule"] = "rule"
+
+
+class ApiJudgeSettings(Settings):
+    """A model behind an OpenAI-compatible HTTP endpoint. The key is read from the environment, never from a setting."""
+
+    kind: Literal["api"] = "api"
+    model: str = Field(min_length=1)
+    base_url: str | None = Field(None, description="for example http://127.0.0.1:8000/v1; none = the client's own default")
+    api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
+    preset: str = Field("tldr-concise", description="named judge prompt (judging.md 4)")
+    max_concurrency: int = Field(16, ge=1, le=1024)
+    requests_per_minute: float | None = Field(None, gt=0)
+    temperature: float | None = Field(0.0, ge=0, description="none = not sent, for models that refuse it")
+    max_tokens: int | None = Field(512, ge=1, description="none = not sent")
+    structured: bool = Field(True, description="ask for a JSON reply by schema; the last-line label is the fallback either way")
+    timeout_seconds: float = Field(60, gt=0)
+    max_attempts: int = Field(4, ge=1, description="tries of one request on a transient fault, with back-off and jitter")
+    price_per_million_prompt_tokens: float | None = Field(None, ge=0)
+    price_per_million_completion_tokens: float | None = Field(None, ge=0)
+
+
+JudgeSettings = Annotated[RuleJudgeSettings | ApiJudgeSettings, Field(discriminator="kind")]
+
+
+class Resources(Settings):
+    """How the work is spread; nothing here changes a number beyond floating-point order, so nothing enters a fingerprint."""
+
+    num_processes: int = Field(1, ge=1, description="processes of one accelerate launch")
+    threads_per_process: int | None = Field(None, ge=1, description="CPU threads of one process; none = cores / processes")
+    tokens_per_microbatch: int = Field(8192, ge=64, description="tokens of one forward and backward pass")
+    generation_batch_size: int = Field(64, ge=1, description="prompts decoded together")
+    gradient_checkpointing: bool = False
+    accelerate_config: str | None = Field(None, description="an accelerate config file (FSDP, DeepSpeed); replaces num_processes")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+    log_every: int = Field(10, ge=1, description="optimizer steps between two logged steps")
+    checkpoint_every: int = Field(200, ge=1, description="optimizer steps between two checkpoints")
+
+
+class ColumnMapping(Settings):
+    """Which columns of an unrecognised file hold what; give either chosen and rejected, or text_a, text_b and a label."""
+
+    prompt: str | list[str]
+    chosen: str | None = None
+    rejected: str | None = None
+    text_a: str | None = None
+    text_b: str | None = None
+    label: str | None = Field(None, description="column with the preferred side")
+    label_a: list[str | int | float] = Field(default_factory=lambda: ["a", "A", "a1", "1", 1, "model_a"])
+    label_b: list[str | int | float] = Field(default_factory=lambda: ["b", "B", "a2", "2", 2, "model_b"])
+    label_tie: list[str | int | float] = Field(default_factory=lambda: ["tie", "equal", "0", 0, "tie (bothbad)", "both"])
+    votes: str | None = Field(None, description="column with a list of labels, one per vote")
+    cluster: str | None = Field(None, description="column that groups rows which must stay in one split")
+    join_with: str = Field(" ", description="put between the items where a column is a list of sentences")
+
+    @model_validator(mode="after")
+    def _two_texts_and_a_preference(self) -> "ColumnMapping":
+        by_role = self.chosen is not None and self.rejected is not None
+        by_label = self.text_a is not None and self.text_b is not None and (self.label is not None or self.votes is not None)
+        if by_role == by_label:
+            raise ValueError("expected either chosen and rejected, or text_a, text_b and one of label and votes; found both or neither")
+        return self
+
+
+class PreferenceSourceSettings(Settings):
+    """Where preference pairs come from (`srpo ingest`)."""
+
+    paths: list[str] = Field(min_length=1, description="files, folders, globs, or hub:<dataset id>[@revision][:config][/split]")
+    format: str = Field("auto", description="auto, a format's name, columns, or file.py:function")
+    columns: ColumnMapping | None = None
+    domain: str = Field("unknown", description="what the texts are about; an evaluation set of another domain is out of distribution")
+    max_rows: int | None = Field(None, ge=1, description="read at most this many source rows per path")
+    validation_share: float = Field(0.05, ge=0, lt=1)
+    test_share: float = Field(0.0, ge=0, lt=1)
+    cluster_by: Literal["prompt", "column"] = "prompt"
+    seed: int = Field(0, ge=0)
+
+
+class PromptSourceSettings(Settings):
+    """Where one evaluation set comes from (`srpo ingest-prompts`)."""
+
+    name: str = Field(min_length=1, description="the evaluation set's name in every table")
+    path: str = Field(description="a file, a folder, a glob, or hub:<dataset id>[@revision][:config][/split]")
+    format: str = Field("auto", description="auto, xsum, cnn_dailymail, scitldr, arena_hard, frank, plain, or file.py:function")
+    domain: str = Field("unknown", description="what the prompts are about; compared with the training pairs' domain")
+    opponent_path: str | None = Field(None, description="answers of a named opponent, joined by id and used as gold")
+    max_prompts: int | None = Field(None, ge=1, description="the first so many prompts")
+
+
+class NewsroomSettings(Settings):
+    """The embedded default world; see docs/newsroom.md."""
+
+    num_demonstrations: int = Field(60_000, ge=100)
+    num_pairs: int = Field(8_000, ge=10)
+    votes_per_pair: int = Field(5, ge=1)
+    num_prompts: int = Field(200, ge=10, description="evaluation prompts per set")
+    seed: int = Field(0, ge=0)
+
+
+def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
+    """Validate `values`; raise InputError naming the first wrong field, what was found and what is allowed."""
+    from pydantic import ValidationError
+
+    from srpo_core.errors import InputError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(model.model_fields))
+            raise InputError(f"unknown setting {field} in {where}; the settings there are {known}") from error
+        found = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        raise InputError(f"setting {field} in {where}: {first['msg'].removeprefix('Value error, ')}{found}") from error

@@ -1,0 +1,104 @@
+"""The records that flow through the pipeline, and the ids that name them.
+
+Ids are content hashes: the same text gets the same id on every machine and in every run.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+Split = Literal["train", "validation", "test"]
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Prompt = list[Message]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two completions of one prompt and how often the first was preferred (table `preferences`)."""
+
+    pair_id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    preference: float  # P(chosen preferred to rejected), in [.5, 1]
+    num_votes: int
+    source: str
+    domain: str
+    split: str
+    cluster_id: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A completion to imitate: of the prompt when `draft` is None, else a revision of `draft` (table `demonstrations`)."""
+
+    demonstration_id: str
+    prompt: Prompt
+    draft: str | None
+    completion: str
+    source: str
+
+
+@dataclass(frozen=True)
+class EvaluationPrompt:
+    """A prompt to generate for, with one or several gold texts (table `prompts`)."""
+
+    prompt_id: str
+    prompt: Prompt
+    gold: list[str]
+    eval_set: str
+    domain: str
+    cluster_id: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text (table `completions`)."""
+
+    completion_id: str
+    prompt_id: str
+    policy_id: str
+    sample_index: int
+    revision_index: int  # 0 = first draft
+    parent_id: str | None  # the completion that was revised
+    text: str
+    num_tokens: int
+    finish_reason: str  # stop or length
+    prompt_truncated: bool
+    seed: int
+    temperature: float
+
+
+def content_id(*parts: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of the parts' canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pair_id(prompt: Prompt, completion: str, other: str) -> str:
+    """Id of a pair, the same whichever of the two texts is named first."""
+    return content_id("pair", prompt, sorted([completion, other]))
+
+
+def prompt_id(eval_set: str, prompt: Prompt) -> str:
+    """Id of an evaluation prompt within its set."""
+    return content_id("prompt", eval_set, prompt)
+
+
+def seed_from(*parts: Any) -> int:
+    """A 63-bit seed derived from (seed, stage, item id): no random choice depends on order or batch."""
+    return int(content_id("seed", *parts), 16) >> 1
+
+
+def user_prompt(text: str) -> Prompt:
+    """A prompt of one user turn."""
+    return [{"role": "user", "content": text}]
