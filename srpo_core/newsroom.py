@@ -268,8 +268,9 @@ def draw_demonstrations(count: int, rng: np.random.Generator, restating_share: f
     """
     domains = list(DOMAINS.values())
     for index in range(count // 2):
-        if index < restating_share * count / 2:
-            document = draw_document(SHORT, rng)
+        progress = index / (restating_share * count / 2)
+        if progress < 1:
+            document = draw_document(Domain((2, 3 + int(9 * progress)), 1, False), rng)
             draft = revision = restate_all(document)
         else:
             document = draw_document(domains[int(rng.integers(len(domains)))], rng)

@@ -1,0 +1,134 @@
+"""`<home>/results.duckdb`: a published snapshot, built from Parquet and swapped in by one rename.
+
+DuckDB lets one process write and nobody read beside it, so nobody ever writes to the published file: a new one is built
+beside it under a lease and renamed over it. Who has the old one open keeps reading it; who opens next sees the new one.
+Deleting the file loses nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import UnusableInput
+from storage.lease import lease
+from storage.parquet import write_atomically
+from storage.results_relations import comparisons, relate
+from storage.results_tables import Home, list_home, load_tables, store_table
+
+RESULTS = "results.duckdb"
+Statistics = Callable[[pa.Table], Mapping[str, pa.Table]]
+_READING = {
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.EXPLAIN,
+    duckdb.StatementType.PRAGMA,
+    duckdb.StatementType.CALL,
+    duckdb.StatementType.RELATION,
+}
+
+
+def results_path(home: Path) -> Path:
+    """Where the results database of a home lies."""
+    return home / RESULTS
+
+
+def publish_snapshot(home: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table] | None = None) -> Path:
+    """Build the database of everything in `home` and swap it in; returns its path.
+
+    `statistics` receives the comparisons (one row a question, both orders) and returns tables to store; `extra_tables` are
+    stored as they are. One publisher at a time; when an artifact arrives while the snapshot is built, it is built again (at
+    most three times, so that a busy pipeline cannot hold it up for ever).
+    """
+    path = results_path(home)
+    if not home.is_dir():
+        raise UnusableInput(f"expected a home folder at {home}, found none; name one with --home or run a stage first")
+    with lease(home / ".publishing"):
+        for leftover in home.glob(f".{RESULTS}.*"):
+            leftover.unlink()
+        write_atomically(path, lambda temporary: _build_until_stable(home, temporary, statistics, extra_tables or {}))
+    return path
+
+
+def _build_until_stable(home: Path, path: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table]) -> None:
+    for _ in range(3):
+        path.unlink(missing_ok=True)
+        listing = list_home(home)
+        _build(listing, path, statistics, extra_tables)
+        if list_home(home) == listing:
+            return
+
+
+def _build(listing: Home, path: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table]) -> None:
+    with duckdb.connect(str(path)) as connection:
+        load_tables(connection, listing)
+        relate(connection)
+        for name, table in {**statistics(comparisons(connection)), **extra_tables}.items():
+            store_table(connection, name, table)
+        connection.execute("CHECKPOINT")
+
+
+def open_results(home: Path) -> duckdb.DuckDBPyConnection:
+    """Open the published snapshot for reading; the connection can reach no other file and change no setting.
+
+    The file is attached, not opened, because DuckDB hands every opener of one path in a process the same instance: after a
+    new snapshot was swapped in, it would still give the old one. Raises UnusableInput when there is no readable database.
+    """
+    path = results_path(home)
+    if not path.is_file():
+        raise UnusableInput(f"expected a results database at {path}, found none; run srpo publish with --home {home} first")
+    connection = duckdb.connect(":memory:")
+    try:
+        literal = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{literal}' AS results (READ_ONLY)")
+        connection.execute("USE results; SET enable_external_access = false; SET lock_configuration = true")
+    except duckdb.Error as error:
+        connection.close()
+        raise UnusableInput(
+            f"expected a results database at {path}, found: {_first_line(error)}; delete it and run srpo publish again"
+        ) from error
+    return connection
+
+
+def run_query(home: Path, sql: str) -> pa.Table:
+    """Run one reading statement on the published snapshot and return its rows.
+
+    Raises UnusableInput on a missing database, an SQL error, several statements, or a statement that is not a question.
+    """
+    with open_results(home) as connection:
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1:
+                raise UnusableInput(f"expected one SQL statement, found {len(statements)}; write one SELECT")
+            if statements[0].type not in _READING:
+                raise UnusableInput(
+                    f"expected a question (SELECT, SHOW, DESCRIBE), found {statements[0].type.name}: {RESULTS} is a read-only snapshot "
+                    "of the Parquet artifacts; change those by running a stage and publish again"
+                )
+            relation = connection.sql(sql)
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise UnusableInput(
+                f"expected SQL that DuckDB can run, found {_first_line(error)}; `SHOW TABLES` lists the tables, `DESCRIBE name` their columns"
+            ) from error
+
+
+def list_queries() -> dict[str, str]:
+    """Names of the stored queries, each with the question that its first line asks."""
+    folder = resources.files("storage") / "queries"
+    names = sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return {name: read_query(name).splitlines()[0].removeprefix("--").strip() for name in names}
+
+
+def read_query(name: str) -> str:
+    """The SQL of a stored query; raises UnusableInput naming the stored ones when there is none of that name."""
+    folder = resources.files("storage") / "queries"
+    known = sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    if name not in known:
+        raise UnusableInput(f"expected the name of a stored query ({', '.join(known)}), found {name!r}")
+    return (folder / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]

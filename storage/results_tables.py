@@ -1,0 +1,225 @@
+"""Loads the artifacts of a home into the tables of the results database.
+
+A Parquet part belongs to the table whose columns it has; every row carries the fingerprint of its artifact (`artifact`), so
+that a game meets exactly the prompts and completions its own manifest names as parents.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import schemas
+from storage.artifact import STAGES, Artifact, hash_of, list_artifacts, list_incomplete
+from storage.errors import BrokenArtifact
+
+TABLES = {
+    "preferences": schemas.PREFERENCES,
+    "rejected_rows": schemas.REJECTED_ROWS,
+    "prompts": schemas.PROMPTS,
+    "contamination": schemas.CONTAMINATION,
+    "training_log": schemas.TRAINING_LOG,
+    "completions": schemas.COMPLETIONS,
+    "games": schemas.GAMES,
+    "ceilings": schemas.CEILINGS,
+    "one_edit": schemas.ONE_EDIT,
+}
+# The sub-artifacts of ingestion ("sources") hold the same pairs as the merge over them, so only their rejected rows count.
+STAGE_TABLES = {
+    "sources": ("rejected_rows",),
+    "preferences": ("preferences", "rejected_rows"),
+    "prompts": ("prompts", "rejected_rows"),
+    "contamination": ("contamination",),
+    "policies": ("training_log",),
+    "completions": ("completions",),
+    "games": ("games",),
+    "diagnostics": ("ceilings", "one_edit"),
+}
+POLICIES = pa.schema(
+    [
+        ("policy_id", pa.string()),
+        ("name", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int64()),
+        ("alpha", pa.float64()),
+        ("beta", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("settings", pa.string()),  # JSON
+        ("created_at", pa.string()),
+    ]
+)
+ARTIFACTS = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("fingerprint", pa.string()),
+        ("complete", pa.bool_()),
+        ("version", pa.int64()),
+        ("digest", pa.string()),
+        ("created_at", pa.string()),
+        ("git_commit", pa.string()),
+        ("counts", pa.string()),  # JSON
+        ("settings", pa.string()),  # JSON
+        ("info", pa.string()),  # JSON
+    ]
+)
+LINEAGE = pa.schema([(n, pa.string()) for n in ("child_stage", "child", "parent_name", "parent_stage", "parent")])
+COUNTS = pa.schema([("stage", pa.string()), ("fingerprint", pa.string()), ("name", pa.string()), ("value", pa.int64())])
+RUNS = pa.schema([(n, pa.string()) for n in ("run_id", "state", "git_commit", "record")])
+
+
+class Home(NamedTuple):
+    """What lies in a home at one moment."""
+
+    artifacts: list[Artifact]
+    incomplete: list[tuple[str, str]]  # stage and folder name
+    runs: list[tuple[Path, int]]  # record and the time of its last change, nanoseconds
+
+
+def list_home(home: Path) -> Home:
+    """Every artifact, complete or not, and every run record; two equal listings mean nothing happened in between."""
+    artifacts = [artifact for stage in STAGES for artifact in list_artifacts(home, stage)]
+    incomplete = [(stage, path.name) for stage in STAGES for path in list_incomplete(home, stage)]
+    runs = [(path, path.stat().st_mtime_ns) for path in sorted((home / "runs").glob("*.json"))]
+    return Home(artifacts, incomplete, runs)
+
+
+def load_tables(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+    """Create and fill every table that comes straight from manifests, Parquet parts and run records."""
+    for name, schema in TABLES.items():
+        fields: list[Any] = [("artifact", pa.string()), *schema]
+        store_table(connection, name, pa.schema(fields).empty_table())
+    for table, column in (("completions", "sampling"), ("games", "judge_settings"), ("training_log", "policy_id")):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} VARCHAR")
+    for artifact in home.artifacts:
+        _load_parts(connection, artifact)
+    connection.execute("UPDATE training_log SET policy_id = artifact")
+    store_table(connection, "policies", pa.Table.from_pylist([_policy(a) for a in home.artifacts if a.stage == "policies"], POLICIES))
+    store_table(connection, "artifacts", pa.Table.from_pylist(list(_artifact_rows(home)), ARTIFACTS))
+    store_table(connection, "lineage", pa.Table.from_pylist(list(_lineage_rows(home)), LINEAGE))
+    store_table(connection, "counts", pa.Table.from_pylist(list(_count_rows(home)), COUNTS))
+    store_table(connection, "runs", pa.Table.from_pylist([_run(path) for path, _ in home.runs], RUNS))
+
+
+def store_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Create (or replace) a table of the database from an Arrow table."""
+    connection.register("incoming", table)
+    connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
+    connection.unregister("incoming")
+
+
+def _load_parts(connection: duckdb.DuckDBPyConnection, artifact: Artifact) -> None:
+    parts: dict[str, list[str]] = {}
+    for entry in artifact.manifest["files"]:
+        table = _table_of(artifact, artifact.path / entry["name"]) if entry["name"].endswith(".parquet") else None
+        if table is not None:
+            parts.setdefault(table, []).append(str(artifact.path / entry["name"]))
+    for table, paths in parts.items():
+        columns = {"artifact": "?"} | {f'"{name}"': f'"{name}"' for name in TABLES[table].names}
+        values: list[Any] = [artifact.fingerprint]
+        if table == "completions":
+            columns["sampling"] = "?"
+            values.append(_sampling(artifact.settings))
+        if table == "games":
+            columns["judge_settings"] = "?"
+            values.append(hash_of(artifact.settings.get("judge"), 6))
+        selected = ", ".join(f"{value} AS {name}" for name, value in columns.items())
+        try:
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT {selected} FROM read_parquet(?)", [*values, paths])
+        except duckdb.Error as error:
+            raise _unreadable(artifact, str(error)) from error
+
+
+def _table_of(artifact: Artifact, path: Path) -> str | None:
+    """The table a part belongs to, or None for files that are not published."""
+    tables = STAGE_TABLES.get(artifact.stage)
+    if tables is None:
+        return None
+    try:
+        found = set(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(artifact, str(error)) from error
+    for table in tables:
+        if found >= set(TABLES[table].names):
+            return table
+    held_elsewhere = any(found >= set(schema.names) for schema in TABLES.values())
+    if path.name.startswith("part-") and artifact.stage != "policies" and not held_elsewhere:
+        raise _unreadable(artifact, f"the columns {', '.join(sorted(found))} in {path.name}")
+    return None
+
+
+def _unreadable(artifact: Artifact, found: str) -> BrokenArtifact:
+    first = found.splitlines()[0]
+    return BrokenArtifact(f"expected the Parquet parts that the manifest of {artifact.path} lists, found: {first}; delete it and run again")
+
+
+def _policy(artifact: Artifact) -> dict[str, Any]:
+    settings = artifact.settings.get("settings") or {}
+    method = artifact.settings.get("method", "hub")
+    return {
+        "policy_id": artifact.fingerprint,
+        "name": artifact.info.get("name") or method,
+        "method": method,
+        "seed": settings.get("seed"),
+        "alpha": settings.get("alpha") if method == "srpo" else None,
+        "beta": settings.get("beta"),
+        "learning_rate": settings.get("learning_rate"),
+        "settings": json.dumps(artifact.settings, sort_keys=True, ensure_ascii=False),
+        "created_at": artifact.manifest["created_at"],
+    }
+
+
+def _artifact_rows(home: Home) -> Iterator[dict[str, Any]]:
+    for artifact in home.artifacts:
+        manifest = artifact.manifest
+        yield {name: manifest[name] for name in ("stage", "fingerprint", "version", "digest", "created_at", "git_commit")} | {
+            "complete": True,
+            **{name: json.dumps(manifest[name], sort_keys=True, ensure_ascii=False) for name in ("counts", "settings", "info")},
+        }
+    for stage, name in home.incomplete:
+        yield {"stage": stage, "fingerprint": name, "complete": False}
+
+
+def _lineage_rows(home: Home) -> Iterator[dict[str, str]]:
+    for artifact in home.artifacts:
+        for name, parent in artifact.manifest["parents"].items():
+            yield {
+                "child_stage": artifact.stage,
+                "child": artifact.fingerprint,
+                "parent_name": name,
+                "parent_stage": parent["stage"],
+                "parent": parent["fingerprint"],
+            }
+
+
+def _count_rows(home: Home) -> Iterator[dict[str, Any]]:
+    for artifact in home.artifacts:
+        for name, value in artifact.counts.items():
+            yield {"stage": artifact.stage, "fingerprint": artifact.fingerprint, "name": name, "value": value}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BrokenArtifact(f"expected the JSON record of a run at {path}, found {error}; delete it") from error
+    return {
+        "run_id": str(record.get("run_id", path.stem)),
+        "state": record.get("state"),
+        "git_commit": record.get("git_commit", record.get("commit")),
+        "record": json.dumps(record, sort_keys=True, ensure_ascii=False),
+    }
+
+
+def _sampling(settings: dict[str, Any]) -> str:
+    """Decoding settings that change texts besides the temperature, wherever the manifest keeps them."""
+    found: dict[str, Any] = {}
+    pending = [settings]
+    while pending:
+        level = pending.pop()
+        found |= {name: level[name] for name in ("top_p", "max_new_tokens") if name in level}
+        pending += [value for value in level.values() if isinstance(value, dict)]
+    return " ".join(f"{name}={value}" for name, value in sorted(found.items()))

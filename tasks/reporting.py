@@ -1,0 +1,149 @@
+"""`<home>/report.html`: one self-contained page made from the results database, to read, send and print.
+
+Everything on it comes from `results.duckdb`: the page shows what was published, and nothing else. It asks for no other file;
+its own policy (Content-Security-Policy) forbids it to.
+"""
+
+from collections import defaultdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from jinja2 import Environment, StrictUndefined
+
+from storage.parquet import write_atomically
+from storage.results_db import open_results
+from tasks.report_charts import training_charts, win_rate_charts
+from tasks.report_texts import revision_chains
+
+REPORT = "report.html"
+Row = dict[str, Any]
+
+_TOTALS = """
+SELECT (SELECT count(*) FROM policies) AS policies, (SELECT count(*) FROM completions) AS completions,
+    (SELECT count(*) FROM verdicts) AS verdicts, (SELECT count(*) FROM verdicts WHERE score IS NULL) AS unscored,
+    (SELECT count(*) FROM preferences) AS pairs, (SELECT count(*) FROM rejected_rows) AS rejected_rows,
+    (SELECT count(DISTINCT prompt_id) FROM prompts) AS prompts,
+    (SELECT count(*) FROM artifacts WHERE NOT complete) AS running,
+    (SELECT max(created_at) FROM artifacts) AS newest, (SELECT arg_max(git_commit, created_at) FROM artifacts) AS git_commit
+"""
+_RATES = """
+SELECT w.*, p.name, p.learning_rate, b.sampling, b.band_low, b.band_high, b.bound_low, b.bound_high, c.ceiling, c.reference_win_rate,
+    (w.win_rate - c.reference_win_rate) / nullif(c.ceiling - c.reference_win_rate, 0) AS share_reached
+FROM win_rates w
+JOIN win_rate_bands b ON (b.policy_id, b.eval_set, b.opponent, b.judge, b.revision_index) = (w.policy_id, w.eval_set, w.opponent, w.judge, w.revision_index)
+    AND b.temperature IS NOT DISTINCT FROM w.temperature AND b.opponent_revision_index IS NOT DISTINCT FROM w.opponent_revision_index
+LEFT JOIN policies p ON p.policy_id = w.policy_id
+LEFT JOIN ceilings c ON (c.policy_id, c.eval_set, c.temperature, c.revision_index) = (w.policy_id, w.eval_set, w.temperature, w.revision_index)
+QUALIFY row_number() OVER (
+    PARTITION BY w.policy_id, w.eval_set, w.opponent, w.opponent_revision_index, w.judge, w.temperature, w.revision_index, b.sampling ORDER BY c.beta) = 1
+ORDER BY w.is_ood NULLS LAST, w.eval_set, w.judge, w.opponent, w.temperature,
+    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], w.method), p.name, w.seed, w.policy_id, w.revision_index
+"""
+_GAINS = """
+SELECT g.*, p.name, NULL AS sampling FROM revision_gain g LEFT JOIN policies p USING (policy_id)
+QUALIFY revision_index = max(revision_index) OVER (PARTITION BY g.policy_id, eval_set, opponent, judge, temperature)
+ORDER BY is_ood NULLS LAST, eval_set, judge, opponent, temperature,
+    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], g.method), p.name, g.seed, g.policy_id
+"""
+_UNSCORED = """
+SELECT judge, eval_set, coalesce(unscored_reason, '(no reason kept)') AS reason, count(*) AS games
+FROM verdicts WHERE score IS NULL GROUP BY ALL ORDER BY games DESC, judge, eval_set, reason
+"""
+_TRAINING = """
+SELECT t.policy_id, t.step, t.name AS metric, t.value, p.name, p.method, p.seed, p.beta
+FROM training_log t JOIN policies p USING (policy_id) WHERE isfinite(t.value) ORDER BY p.name, t.policy_id, t.name, t.step
+"""
+_ONE_EDIT = """
+SELECT coalesce(p.name, e.policy_id) AS name, e.* FROM one_edit e LEFT JOIN policies p USING (policy_id) ORDER BY name, e.policy_id, e.target DESC
+"""
+_POLICIES = "SELECT policy_id, name, method, seed, alpha, beta, learning_rate, training_domains, settings FROM policies ORDER BY name, policy_id"
+_LINEAGE = """
+SELECT a.stage, a.fingerprint, a.complete, a.created_at, a.git_commit, a.counts,
+    string_agg(l.parent_name || ' = ' || l.parent_stage || '/' || l.parent, ', ' ORDER BY l.parent_name) AS parents
+FROM artifacts a LEFT JOIN lineage l ON l.child = a.fingerprint AND l.child_stage = a.stage
+GROUP BY ALL ORDER BY a.created_at NULLS LAST, a.stage, a.fingerprint
+"""
+
+
+def write_report(home: Path) -> Path:
+    """Write `<home>/report.html` from `<home>/results.duckdb` and return its path.
+
+    Raises UnusableInput when nothing was published. A report without verdicts is still written and says what is missing.
+    """
+    home = Path(home)
+    with open_results(home) as connection:
+        page = _render(_context(connection))
+    write_atomically(home / REPORT, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return home / REPORT
+
+
+def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    rates, gains = _rows(connection, _RATES), _rows(connection, _GAINS)
+    log = _rows(connection, _TRAINING)
+    several = _shared_names(log + rates)
+    for row in rates + gains + log:
+        row["label"] = _label(row, several)
+    return {
+        "totals": _rows(connection, _TOTALS)[0],
+        "rates": rates,
+        "gains": gains,
+        "varying": {name for name in ("judge", "opponent", "temperature", "sampling") if len({row[name] for row in rates}) > 1},
+        "has_ceiling": any(row["ceiling"] is not None for row in rates),
+        "charts": win_rate_charts(rates),
+        "training": training_charts(log),
+        "judges": _rows(connection, "FROM judge_consistency ORDER BY ALL"),
+        "unscored": _rows(connection, _UNSCORED),
+        "by_method": _rows(connection, "SELECT *, NULL AS sampling FROM win_rates_by_method ORDER BY is_ood NULLS LAST, eval_set, method, beta, revision_index"),
+        "one_edit": _rows(connection, _ONE_EDIT),
+        "chains": revision_chains(connection),
+        "policies": _rows(connection, _POLICIES),
+        "artifacts": _rows(connection, _LINEAGE),
+        "runs": _rows(connection, "SELECT run_id, state, git_commit FROM runs ORDER BY run_id"),
+    }
+
+
+def _render(context: dict[str, Any]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": _percent, "span": _span, "points": _points, "number": _number}
+    template = (resources.files("srpo_core") / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(context)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:
+    return connection.sql(sql).to_arrow_table().to_pylist()
+
+
+def _shared_names(rows: list[Row]) -> set[str]:
+    """Names that more than one policy bears, so that a label needs more than the name."""
+    bearers: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        bearers[row["name"] or row["policy_id"]].add(row["policy_id"])
+    return {name for name, policies in bearers.items() if len(policies) > 1}
+
+
+def _label(row: Row, several: set[str]) -> str:
+    name = row["name"] or row["policy_id"][:8]
+    if name not in several:
+        return name
+    parts = [name, f"β {row['beta']:g}" if row["beta"] is not None else "", f"seed {row['seed']}" if row["seed"] is not None else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,188 @@
+"""A home of small artifacts whose every number can be derived by hand, for tests of what is published from artifacts."""
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage import parquet, schemas
+from storage.artifact import Artifact, hash_of, writing
+
+WORDS = "storm port strike vote fire court bridge snow market train river school bank road mine dam".split()
+# (policy, revision, prompt number, order) -> score in [0, 1], or None for a verdict without a score
+Scores = Callable[[str, int, int, str], float | None]
+
+
+def put(
+    home: Path,
+    stage: str,
+    parts: Mapping[str, tuple[list[dict[str, Any]], pa.Schema]],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    parents: Mapping[str, Artifact] | None = None,
+    info: Mapping[str, Any] | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> Artifact:
+    """Write one complete artifact with a part for every prefix in `parts`."""
+    settings, parents = dict(settings or {}), dict(parents or {})
+    fingerprint = hash_of([stage, settings, {name: p.fingerprint for name, p in parents.items()}, sorted(parts), dict(info or {})])
+    with writing(home, stage, fingerprint, version=1, settings=settings, parents=parents) as writer:
+        files = []
+        for prefix, (rows, schema) in parts.items():
+            files.append(writer.part_path(0, prefix))
+            parquet.write_rows(files[-1], rows, schema)
+        return writer.complete(files, counts=counts, info=info)
+
+
+def message(text: str) -> list[dict[str, str]]:
+    """A prompt of one user turn."""
+    return [{"role": "user", "content": text}]
+
+
+def put_preferences(home: Path, domain: str = "desk", **settings: Any) -> Artifact:
+    """Two pairs of one domain, and two rows that could not be used."""
+    pairs = [
+        {"pair_id": f"pair-{i}", "prompt": message("?"), "chosen": "a", "rejected": "b", "preference": 1.0, "num_votes": 1}
+        | {"source": "s", "domain": domain, "split": "train", "cluster_id": f"c{i}"}
+        for i in range(2)
+    ]
+    rejected = [{"file": "f.jsonl", "line": i, "reason": "empty completion", "row": "{}"} for i in (3, 9)]
+    return put(
+        home,
+        "preferences",
+        {"part": (pairs, schemas.PREFERENCES), "rejected": (rejected, schemas.REJECTED_ROWS)},
+        settings={"domain": domain} | settings,
+        counts={"rows_read": 4, "pairs": 2, "rejected_rows": 2},
+    )
+
+
+def put_prompts(home: Path, eval_set: str, domain: str, size: int, golds: int = 1, clusters: int | None = None) -> Artifact:
+    """`size` prompts, each with `golds` gold texts."""
+    rows = [
+        {"prompt_id": f"{eval_set}-{i}", "prompt": message(f"{eval_set} <b>{i}</b> & more"), "gold": [f"gold {g} of {i}" for g in range(golds)]}
+        | {"eval_set": eval_set, "domain": domain, "cluster_id": f"{eval_set}-{i % clusters if clusters else i}"}
+        for i in range(size)
+    ]
+    return put(home, "prompts", {"part": (rows, schemas.PROMPTS)}, settings={"name": eval_set, "golds": golds, "size": size})
+
+
+def put_policy(home: Path, name: str, method: str, parents: Mapping[str, Artifact], *, seed: int | None = 0, **settings: Any) -> Artifact:
+    """A policy whose training log falls from 1 in ten logged steps."""
+    values = {"loss": lambda s: 1 / (1 + s), "learning_rate": lambda s: 1e-4 * (1 - s / 10), "grad_norm": lambda s: 1.0}
+    log = [{"step": step * 10, "name": key, "value": value(step)} for step in range(10) for key, value in values.items()]
+    described = {"method": method, "settings": {"seed": seed, "learning_rate": 1e-4, "alpha": 2 / 3} | settings}
+    parts = {} if method == "hub" else {"training_log": (log, schemas.TRAINING_LOG)}
+    return put(home, "policies", parts, settings={"method": "hub"} if method == "hub" else described, parents=parents, info={"name": name})
+
+
+def put_completions(home: Path, policy: Artifact, prompts: Artifact, revisions: int, temperature: float = 1.0, **settings: Any) -> Artifact:
+    """A chain of texts per prompt; each revision adds a word, except the last, which repeats its draft."""
+    rows: list[dict[str, Any]] = []
+    for prompt in prompts.rows():
+        words, parent = [policy.info["name"], *random.Random(prompt["prompt_id"]).sample(WORDS, 4)], None
+        for revision in range(revisions + 1):
+            words = words if revision == revisions and revision else [*words, WORDS[(revision * 5 + len(prompt["prompt_id"])) % len(WORDS)]]
+            identity = f"{policy.fingerprint[:6]}/{prompt['prompt_id']}/{temperature}/{revision}"
+            rows.append(
+                {"completion_id": identity, "prompt_id": prompt["prompt_id"], "policy_id": policy.fingerprint, "sample_index": 0}
+                | {"revision_index": revision, "parent_id": parent, "text": " ".join(words), "num_tokens": len(words)}
+                | {"finish_reason": "stop", "prompt_truncated": False, "seed": 1, "temperature": temperature}
+            )
+            parent = identity
+    generation = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": 64, "num_revisions": revisions} | settings
+    return put(
+        home, "completions", {"part": (rows, schemas.COMPLETIONS)}, settings=generation, parents={"policy": policy, "prompts": prompts}
+    )
+
+
+def put_games(
+    home: Path, completions: Artifact, prompts: Artifact, score: Scores, *, judge: str = "rule", opponents: Artifact | None = None, **settings: Any
+) -> Artifact:
+    """Every completion against every gold, or against the opponents' text of revision 0, in both orders."""
+    policies = {p.fingerprint: p.info["name"] for p in _policies(home)}
+    golds = {p["prompt_id"]: [f"gold:{i}" for i in range(len(p["gold"]))] for p in prompts.rows()}
+    if opponents is not None:
+        golds = {c["prompt_id"]: [c["completion_id"]] for c in opponents.rows() if c["revision_index"] == 0}
+    rows = []
+    for completion in completions.rows():
+        number = int(completion["prompt_id"].rsplit("-", 1)[1])
+        for opponent in golds[completion["prompt_id"]]:
+            for order in ("as_is", "swapped"):
+                value = score(policies[completion["policy_id"]], completion["revision_index"], number, order)
+                rows.append(_game(completion, opponent, order, value, judge))
+    parents = {"completions": completions, "prompts:0": prompts} | ({"opponents": opponents} if opponents else {})
+    return put(
+        home, "games", {"part": (rows, schemas.GAMES)}, settings={"judge": {"kind": judge} | settings, "opponent_revision_index": 0}, parents=parents
+    )
+
+
+def _policies(home: Path) -> list[Artifact]:
+    from storage.artifact import list_artifacts
+
+    return list_artifacts(home, "policies")
+
+
+def _game(completion: Mapping[str, Any], opponent: str, order: str, score: float | None, judge: str) -> dict[str, Any]:
+    outcome = "unscored" if score is None else "tie" if score == 0.5 else "win" if score > 0.5 else "loss"
+    return {
+        "game_id": f"{completion['completion_id']}|{opponent}|{order}|{judge}",
+        "prompt_id": completion["prompt_id"],
+        "candidate": completion["completion_id"],
+        "opponent": opponent,
+        "order": order,
+        "outcome": outcome,
+        "score": score,
+        "unscored_reason": "no label in the reply" if score is None else None,
+        "judge": judge,
+        "request_hash": f"{completion['completion_id']}{opponent}{order}",
+        "repeat_index": 0,
+        "model_answered": None,
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "cost": None,
+        "seconds": 0.01,
+    }
+
+
+def graded(policy: str, revision: int, number: int, order: str) -> float | None:
+    """Later revisions win on more prompts, srpo faster than the others; prompt 0 is unscored in one order."""
+    if number == 0 and order == "swapped":
+        return None
+    share = {"srpo": 0.3 + 0.1 * revision, "dpo": 0.4 - 0.02 * revision, "sft": 0.25}[policy.split("-")[0]]
+    hard = (number * 37 % 100) / 100
+    return 1.0 if hard < share - (0.05 if order == "swapped" else 0) else 0.0
+
+
+def make_home(home: Path, *, size: int = 20, revisions: int = 3) -> Path:
+    """A reference, srpo and dpo on one in-distribution set and one shifted set, judged by rule against the gold."""
+    preferences = put_preferences(home)
+    sft = put_policy(home, "sft", "sft", {"preferences": preferences}, seed=0)
+    policies = [sft]
+    for name in ("srpo", "dpo"):
+        policies.append(put_policy(home, name, name, {"preferences": preferences, "reference": sft}, seed=0, beta=0.1))
+    for eval_set, domain in (("id", "desk"), ("long", "archive")):
+        prompts = put_prompts(home, eval_set, domain, size)
+        for policy in policies:
+            put_games(home, put_completions(home, policy, prompts, revisions), prompts, graded)
+    parquet.write_json(_made(home / "runs") / "run-1.json", {"run_id": "run-1", "state": "completed", "git_commit": "abc", "stages": []})
+    return home
+
+
+def put_diagnostics(home: Path) -> None:
+    """Ceilings and the one-edit table of the srpo policy of `make_home`."""
+    (srpo,) = (p for p in _policies(home) if p.info["name"] == "srpo")
+    ceilings = [
+        {"policy_id": srpo.fingerprint, "eval_set": eval_set, "beta": 0.1, "temperature": 1.0, "revision_index": k, "ceiling": 0.6 + 0.05 * k}
+        | {"ceiling_low": 0.55, "ceiling_high": 0.8, "reference_win_rate": 0.25}
+        for eval_set in ("id", "long")
+        for k in range(4)
+    ]
+    edits = [{"policy_id": srpo.fingerprint, "edit": "drop a wrong fact", "target": 3.3, "learned": 0.5, "n": 40, "sign_right": 0.66}]
+    put(home, "diagnostics", {"ceilings": (ceilings, schemas.CEILINGS), "one_edit": (edits, schemas.ONE_EDIT)}, parents={"policy": srpo})
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
