@@ -53,7 +53,7 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": title,
         "font.family": "sans-serif",
@@ -73,7 +73,7 @@ def line_chart(
         axes = figure.add_subplot()
         for line in lines:
             _draw(axes, line)
-        axes.set_title(title if len(title) <= 2 * LONGEST_LABEL else title[: 2 * LONGEST_LABEL - 1] + "…", loc="left", fontsize=10.5, fontweight="bold", color=INK)
+        axes.set_title(_cut(title, 2 * LONGEST_LABEL), loc="left", fontsize=10.5, fontweight="bold", color=INK)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -85,7 +85,8 @@ def line_chart(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _write_labels(axes, lines)
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+        unstamped = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=unstamped)
     return _inline(stream.getvalue(), title)
 
 
@@ -123,17 +124,22 @@ def _write_labels(axes: Any, lines: Sequence[Line]) -> None:
         heights[i] = min(heights[i], limit)
     place = max(max(line.x) for line in named) + (right - left) * 0.02
     for line, height in zip(named, heights, strict=True):
-        label = line.label if len(line.label) <= LONGEST_LABEL else line.label[: LONGEST_LABEL - 1] + "…"
-        axes.text(place, height, label, color=COLOURS.get(line.method, INK), va="center", ha="left", fontsize=9.5, fontweight="bold")
+        colour = COLOURS.get(line.method, INK)
+        axes.text(place, height, _cut(line.label, LONGEST_LABEL), color=colour, va="center", ha="left", fontsize=9.5, fontweight="bold")
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _inline(document: str, title: str) -> str:
     """The `<svg>` element alone, sized by the page, with CSS variables for colours and a name for screen readers."""
     svg = document[document.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img" class="chart">', svg, count=1, flags=re.DOTALL)
+    opening = r'<svg viewBox="\1" role="img" class="chart">'
+    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', opening, svg, count=1, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor").replace(GRID, "var(--grid, #dddddd)")
     for method, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{method}, {colour})")

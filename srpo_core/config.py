@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Dtype = Literal["float32", "mixed", "bfloat16"]
 Method = Literal["sft", "srpo", "dpo", "ipo", "dpo_both", "ipo_both"]
 PREFERENCE_METHODS: tuple[Method, ...] = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")
 
@@ -40,13 +41,30 @@ class LoraSettings(Settings):
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
+class SmallModelSettings(Settings):
+    """A Llama-style model and its tokenizer, made on the spot: for the newsroom, for tests and for trying out a data set."""
+
+    hidden_size: int = Field(128, ge=16)
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(4, ge=1)
+    vocab_size: int = Field(1024, ge=300, description="at most so many byte-pair tokens, learned from the training texts")
+    seed: int = Field(0, ge=0)
+
+
 class ModelSettings(Settings):
     """Which weights to start from."""
 
-    name_or_path: str = Field(description="a folder, a hub id, or newsroom:<hidden>x<layers> for a small model initialised from the seed")
+    name_or_path: str | None = Field(None, description="a folder or a hub id; none = `small`")
     revision: str | None = Field(None, description="a hub commit, branch or tag; it is resolved to a commit")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    small: SmallModelSettings | None = Field(None, description="instead of a folder or hub id: a new model for the data at hand")
+    dtype: Dtype = Field("float32", description="mixed: float32 weights and bfloat16 arithmetic; bfloat16: both bfloat16, for LoRA")
     max_length: int = Field(2048, ge=16, description="tokens of prompt plus completion; the prompt is truncated to fit")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelSettings":
+        if (self.name_or_path is None) == (self.small is None):
+            raise ValueError("expected exactly one of name_or_path and small, found both or neither")
+        return self
 
 
 class OptimizerSettings(Settings):

@@ -130,7 +130,9 @@ def _clusters(verdicts: list[Verdict], prompts: list[str], path: Path) -> list[s
         return None
     without = [prompt for prompt in prompts if prompt not in found]
     if without:
-        raise InputError(f"expected a cluster_id for every prompt in {path}, found none for prompt {without[0]!r}; fill or drop the column")
+        raise InputError(
+            f"expected a cluster_id for every prompt in {path}, found none for prompt {without[0]!r}; fill or drop the column"
+        )
     return [found[prompt] for prompt in prompts]
 
 
@@ -163,7 +165,7 @@ def _note(both: bool, scored: int, prompts: int) -> str | None:
     if not both:
         return "each prompt was asked in one order only: the judge's position bias is part of this win rate"
     if scored < prompts:
-        return f"{prompts - scored} of {prompts} prompts lack a score in one order or both and are left out; the bounds count them"
+        return f"{prompts - scored} of {prompts} prompts lack a score in an order and are left out; the bounds count them"
     return None
 
 
@@ -182,7 +184,8 @@ def _read_rows(path: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
     try:
         return readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
-        raise InputError(f"expected UTF-8 text in {path}, found byte {error.object[error.start]:#04x} at offset {error.start}") from error
+        found = f"byte {error.object[error.start]:#04x} at offset {error.start}"
+        raise InputError(f"expected UTF-8 text in {path}, found {found}") from error
     except OSError as error:
         raise InputError(f"expected a readable file of verdicts at {path}, found: {error}") from error
 

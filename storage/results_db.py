@@ -103,14 +103,15 @@ def run_query(home: Path, sql: str) -> pa.Table:
                 raise UnusableInput(f"expected one SQL statement, found {len(statements)}; write one SELECT")
             if statements[0].type not in _READING:
                 raise UnusableInput(
-                    f"expected a question (SELECT, SHOW, DESCRIBE), found {statements[0].type.name}: {RESULTS} is a read-only snapshot "
-                    "of the Parquet artifacts; change those by running a stage and publish again"
+                    f"expected a question (SELECT, SHOW, DESCRIBE), found {statements[0].type.name}: {RESULTS} is a read-only "
+                    "snapshot of the Parquet artifacts; change those by running a stage and publish again"
                 )
             relation = connection.sql(sql)
             return pa.table({}) if relation is None else relation.to_arrow_table()
         except duckdb.Error as error:
             raise UnusableInput(
-                f"expected SQL that DuckDB can run, found {_first_line(error)}; `SHOW TABLES` lists the tables, `DESCRIBE name` their columns"
+                f"expected SQL that DuckDB can run, found {_first_line(error)}; "
+                "`SHOW TABLES` lists the tables, `DESCRIBE name` their columns"
             ) from error
 
 

@@ -18,7 +18,8 @@ WHERE judge IN (SELECT judge FROM games GROUP BY judge HAVING count(DISTINCT jud
 _NEWEST_DIAGNOSTICS = """
 DELETE FROM ceilings WHERE rowid IN (
     SELECT t.rowid FROM ceilings t JOIN artifacts a ON a.fingerprint = t.artifact
-    QUALIFY row_number() OVER (PARTITION BY policy_id, eval_set, beta, temperature, revision_index ORDER BY a.created_at DESC, t.artifact) > 1);
+    QUALIFY row_number() OVER (
+        PARTITION BY policy_id, eval_set, beta, temperature, revision_index ORDER BY a.created_at DESC, t.artifact) > 1);
 DELETE FROM one_edit WHERE rowid IN (
     SELECT t.rowid FROM one_edit t JOIN artifacts a ON a.fingerprint = t.artifact
     QUALIFY row_number() OVER (PARTITION BY policy_id, edit ORDER BY a.created_at DESC, t.artifact) > 1);
@@ -100,13 +101,14 @@ LEFT JOIN policy_labels ol ON ol.policy_id = o.policy_id
 """
 
 _ORPHANS = """
-SELECT artifact, count(*) FILTER (has_candidate IS NOT true), count(*) FILTER (eval_set IS NULL), count(*) FILTER (opponent IS NULL)
-FROM game_facts WHERE has_candidate IS NOT true OR eval_set IS NULL OR opponent IS NULL GROUP BY artifact ORDER BY artifact LIMIT 1
+SELECT artifact, count(*) FILTER (NOT has_candidate), count(*) FILTER (eval_set IS NULL), count(*) FILTER (opponent IS NULL)
+FROM game_facts WHERE NOT has_candidate OR eval_set IS NULL OR opponent IS NULL GROUP BY artifact ORDER BY artifact LIMIT 1
 """
 
 _VERDICTS = """
 CREATE VIEW verdicts AS
-SELECT g.game_id, f.eval_set, f.is_ood, g.prompt_id, p.prompt, p.domain, coalesce(nullif(p.cluster_id, ''), g.prompt_id) AS cluster_id,
+SELECT g.game_id, f.eval_set, f.is_ood, g.prompt_id, p.prompt, p.domain,
+    coalesce(nullif(p.cluster_id, ''), g.prompt_id) AS cluster_id,
     pol.method, f.policy_id, pol.name AS policy_name, pol.seed, pol.alpha, pol.beta, f.temperature, f.sampling,
     f.revision_index, c.sample_index, g.candidate, c.text AS candidate_text, c.num_tokens, c.finish_reason,
     f.opponent, f.opponent_policy_id, f.opponent_revision_index, g.opponent AS opponent_id,
@@ -144,8 +146,9 @@ def relate(connection: duckdb.DuckDBPyConnection) -> None:
     orphan = connection.execute(_ORPHANS).fetchone()
     if orphan is not None:
         raise BrokenArtifact(
-            f"expected the completions, prompts and opponents that games/{orphan[0]} judged, found {orphan[1]} games without their "
-            f"completion, {orphan[2]} without their prompt and {orphan[3]} without their opponent; run those stages again or delete that folder"
+            f"expected the completions, prompts and opponents that games/{orphan[0]} judged, found {orphan[1]} games without "
+            f"their completion, {orphan[2]} without their prompt and {orphan[3]} without their opponent; "
+            "run those stages again or delete that folder"
         )
     connection.execute("ALTER TABLE game_facts DROP COLUMN has_candidate")
     connection.execute(_VERDICTS)

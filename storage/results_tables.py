@@ -97,7 +97,8 @@ def load_tables(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     for artifact in home.artifacts:
         _load_parts(connection, artifact)
     connection.execute("UPDATE training_log SET policy_id = artifact")
-    store_table(connection, "policies", pa.Table.from_pylist([_policy(a) for a in home.artifacts if a.stage == "policies"], POLICIES))
+    policies = [_policy(artifact) for artifact in home.artifacts if artifact.stage == "policies"]
+    store_table(connection, "policies", pa.Table.from_pylist(policies, POLICIES))
     store_table(connection, "artifacts", pa.Table.from_pylist(list(_artifact_rows(home)), ARTIFACTS))
     store_table(connection, "lineage", pa.Table.from_pylist(list(_lineage_rows(home)), LINEAGE))
     store_table(connection, "counts", pa.Table.from_pylist(list(_count_rows(home)), COUNTS))
@@ -153,7 +154,9 @@ def _table_of(artifact: Artifact, path: Path) -> str | None:
 
 def _unreadable(artifact: Artifact, found: str) -> BrokenArtifact:
     first = found.splitlines()[0]
-    return BrokenArtifact(f"expected the Parquet parts that the manifest of {artifact.path} lists, found: {first}; delete it and run again")
+    return BrokenArtifact(
+        f"expected the Parquet parts that the manifest of {artifact.path} lists, found: {first}; delete it and run again"
+    )
 
 
 def _policy(artifact: Artifact) -> dict[str, Any]:

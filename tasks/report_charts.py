@@ -10,6 +10,7 @@ import numpy as np
 from srpo_core.charts import Line, line_chart
 
 Row = dict[str, Any]
+SETTING = ("eval_set", "is_ood", "judge", "opponent", "opponent_revision_index", "temperature", "sampling")
 MOST_LINES = 8  # more policies than this in one chart are drawn thin, under one line a method
 TRAINING_POINTS = 120
 # What to show of a training log, in this order, where it was logged.
@@ -27,7 +28,7 @@ def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
     """One chart a setting (evaluation set, judge, opponent, temperature) from rows of `win_rates` with bands and ceilings."""
 
     def setting(row: Row) -> tuple[Any, ...]:
-        return tuple(row[name] for name in ("eval_set", "is_ood", "judge", "opponent", "opponent_revision_index", "temperature", "sampling"))
+        return tuple(row[name] for name in SETTING)
 
     ordered = sorted(rates, key=lambda row: [str(value) for value in setting(row)])
     charts = []
@@ -37,13 +38,15 @@ def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
         against = opponent if revision is None else f"{opponent}, revision {revision}"
         caption = f"{kind} · against {against} · judge {judge}" + ("" if temperature is None else f" · T = {temperature:g}")
         svg = line_chart(_win_rate_lines(list(rows)), title=eval_set, x_label="self-revisions", percent=True, whole_x=True)
-        charts.append({"order": f"{is_ood is None}{is_ood}{eval_set}", "svg": svg, "caption": caption, "sampling": sampling or ""})
+        order = f"{is_ood is None}{is_ood}{eval_set}"
+        charts.append({"order": order, "svg": svg, "caption": caption, "sampling": sampling or ""})
     return sorted(charts, key=lambda chart: chart["order"])
 
 
 def _win_rate_lines(rows: list[Row]) -> list[Line]:
     scored = [row for row in rows if row["win_rate"] is not None]
-    by_policy = [(key, sorted(group, key=lambda r: r["revision_index"])) for key, group in _grouped(scored, ("method", "policy_id"))]
+    scored.sort(key=lambda row: row["revision_index"])
+    by_policy = _grouped(scored, ("method", "policy_id"))
     crowded = len(by_policy) > MOST_LINES
     lines = [_curve(curve, crowded) for _, curve in by_policy]
     if crowded:

@@ -74,7 +74,9 @@ def revision_chains(connection: duckdb.DuckDBPyConnection, count: int = NUM_CHAI
     return sorted(chains, key=lambda chain: chain.eval_set)
 
 
-def _chain(connection: duckdb.DuckDBPyConnection, policy: tuple[Any, ...], eval_set: str, prompt_id: str, key: list[Any]) -> Chain:
+def _chain(
+    connection: duckdb.DuckDBPyConnection, policy: tuple[Any, ...], eval_set: str, prompt_id: str, key: list[Any]
+) -> Chain:
     cursor = connection.execute(_CHAIN, [policy[0], prompt_id, *key])
     names = [column[0] for column in cursor.description or []]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -96,13 +98,12 @@ def _chain(connection: duckdb.DuckDBPyConnection, policy: tuple[Any, ...], eval_
 def _revision(row: dict[str, Any], before: str) -> Revision:
     text, index = row["candidate_text"], row["revision_index"]
     pieces = [Piece(text, False)] if index == 0 else mark_changes(before, text)
-    return Revision(
-        index, pieces, row["score"], row["unscored"], row["num_tokens"], row["finish_reason"] == "length", index > 0 and text == before
-    )
+    truncated, unchanged = row["finish_reason"] == "length", index > 0 and text == before
+    return Revision(index, pieces, row["score"], row["unscored"], row["num_tokens"], truncated, unchanged)
 
 
 def mark_changes(before: str, after: str) -> list[Piece]:
-    """`after` cut into runs of words that `before` has in the same order and runs that it lacks; the space around is never new."""
+    """`after` cut into runs of words that `before` has in the same order and runs that it lacks; space is never new."""
     old, new = re.findall(r"\s+|\S+", before), re.findall(r"\s+|\S+", after)
     pieces: list[Piece] = []
     for tag, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():

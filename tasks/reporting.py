@@ -29,17 +29,13 @@ SELECT (SELECT count(*) FROM policies) AS policies, (SELECT count(*) FROM comple
     (SELECT max(created_at) FROM artifacts) AS newest, (SELECT arg_max(git_commit, created_at) FROM artifacts) AS git_commit
 """
 _RATES = """
-SELECT w.*, p.name, p.learning_rate, b.sampling, b.band_low, b.band_high, b.bound_low, b.bound_high, c.ceiling, c.reference_win_rate,
+SELECT w.*, p.name, b.sampling, b.band_low, b.band_high, b.bound_low, b.bound_high, c.ceiling, c.reference_win_rate,
     (w.win_rate - c.reference_win_rate) / nullif(c.ceiling - c.reference_win_rate, 0) AS share_reached
 FROM win_rates w
-JOIN win_rate_bands b ON (b.policy_id, b.eval_set, b.opponent, b.judge, b.revision_index) = (w.policy_id, w.eval_set, w.opponent, w.judge, w.revision_index)
-    AND b.temperature IS NOT DISTINCT FROM w.temperature AND b.opponent_revision_index IS NOT DISTINCT FROM w.opponent_revision_index
+JOIN win_rate_bands b ON w.win_rate_key = b.win_rate_key
 LEFT JOIN policies p ON p.policy_id = w.policy_id
-LEFT JOIN ceilings c ON (c.policy_id, c.eval_set, c.temperature, c.revision_index) = (w.policy_id, w.eval_set, w.temperature, w.revision_index)
-QUALIFY row_number() OVER (
-    PARTITION BY w.policy_id, w.eval_set, w.opponent, w.opponent_revision_index, w.judge, w.temperature, w.revision_index, b.sampling ORDER BY c.beta) = 1
-ORDER BY w.is_ood NULLS LAST, w.eval_set, w.judge, w.opponent, w.temperature,
-    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], w.method), p.name, w.seed, w.policy_id, w.revision_index
+LEFT JOIN ceilings c ON (c.policy_id, c.eval_set, c.temperature, c.revision_index)
+    = (w.policy_id, w.eval_set, w.temperature, w.revision_index)
 """
 _GAINS = """
 SELECT g.*, p.name, NULL AS sampling FROM revision_gain g LEFT JOIN policies p USING (policy_id)
