@@ -20,6 +20,7 @@ COLOURS = {
     "hub": "#56b4e9",
 }
 INK, GRID = "#123456", "#fedcba"  # stand-ins, replaced by currentColor and the page's --grid
+LEAST_SPAN = 0.2  # of a chart in per cent
 LONGEST_LABEL = 24  # characters
 DASHED = ("dpo_both", "ipo_both")
 
@@ -79,10 +80,12 @@ def line_chart(
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
-        if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if whole_x:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if percent:
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))  # 2.5 % steps would read 43, 45, 48
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            _widen(axes)
         _write_labels(axes, lines)
         stream = io.StringIO()
         unstamped = dict.fromkeys(("Date", "Creator", "Type", "Format"))
@@ -125,9 +128,18 @@ def _write_labels(axes: Any, lines: Sequence[Line]) -> None:
     place = max(max(line.x) for line in named) + (right - left) * 0.02
     for line, height in zip(named, heights, strict=True):
         colour = COLOURS.get(line.method, INK)
-        axes.text(place, height, _cut(line.label, LONGEST_LABEL), color=colour, va="center", ha="left", fontsize=9.5, fontweight="bold")
+        axes.text(
+            place, height, _cut(line.label, LONGEST_LABEL), color=colour, va="center", ha="left", fontsize=9.5, fontweight="bold"
+        )
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
+
+
+def _widen(axes: Any) -> None:
+    """At least LEAST_SPAN of y, so that noise does not fill the chart and look like an effect; hardly past 0 and 1."""
+    bottom, top = axes.get_ylim()
+    missing = max(0.0, LEAST_SPAN - (top - bottom))
+    axes.set_ylim(max(bottom - missing / 2, -0.02), min(top + missing / 2, 1.02))
 
 
 def _cut(text: str, longest: int) -> str:

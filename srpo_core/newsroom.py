@@ -51,7 +51,6 @@ DOMAINS = {
     "long": Domain((9, 11), 2, False),
     "mix": Domain((5, 7), 3, True),
 }
-SHORT = Domain((3, 4), 1, False)  # only for learning to copy
 
 
 class Writer(NamedTuple):
@@ -65,6 +64,7 @@ class Writer(NamedTuple):
 REFERENCE_WRITER = Writer(0.7, 0.15, 0.3)  # what the supervised reference imitates
 GOLD_WRITER = Writer(0.9, 0.1, 0.1)  # human-like: good and imperfect
 BEHAVIOUR_WRITER = Writer(0.6, 0.35, 0.4)  # wrote the preference pairs: verbose and sloppy
+CLEAN_WRITER = Writer(0.6, 0.6, 0.0)  # only for learning to copy
 KEEP = 0.6  # a revision keeps what the draft says of a fact with this probability, else decides anew
 MAX_FACTS_IN_SUMMARY = 5
 
@@ -195,9 +195,12 @@ def write_summary(plan: Plan) -> str:
     return " ".join(write_fact(fact) for fact in plan if fact is not None)
 
 
-def restate_all(document: Document) -> str:
-    """Every fact, rightly, in order: what teaches a small model to copy before it learns to choose."""
-    return " ".join(write_fact(fact) for fact in document.facts)
+def restate_some(document: Document, rng: np.random.Generator) -> str:
+    """Some facts, rightly, in order: what teaches a small model to copy before it learns to choose.
+
+    Not all facts: a model that always restates the next one learns to follow the document and not to look a fact up.
+    """
+    return write_summary(draft_plan(document, CLEAN_WRITER, rng))
 
 
 # --- annotators and judge ------------------------------------------------------------------------------------------------
@@ -271,7 +274,7 @@ def draw_demonstrations(count: int, rng: np.random.Generator, restating_share: f
         progress = index / (restating_share * count / 2)
         if progress < 1:
             document = draw_document(Domain((2, 3 + int(9 * progress)), 1, False), rng)
-            draft = revision = restate_all(document)
+            draft, revision = restate_some(document, rng), restate_some(document, rng)
         else:
             document = draw_document(domains[int(rng.integers(len(domains)))], rng)
             plan = draft_plan(document, REFERENCE_WRITER, rng)

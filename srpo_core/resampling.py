@@ -86,7 +86,9 @@ def bootstrap_interval(
     n, _, mean, _ = mean_error(scores, clusters)
     if n == 0:
         return Interval(0, *[float("nan")] * 4)
-    means = resampled_means(cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64)), clusters), num_resamples, seed)[:, 0]
+    means = resampled_means(cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64)), clusters), num_resamples, seed)[
+        :, 0
+    ]
     low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(n, mean, float(np.nanstd(means, ddof=1)), float(low), float(high))
 
@@ -95,7 +97,11 @@ def paper_shading(scores: ArrayLike, *, num_resamples: int = 20, seed: int = 0) 
     """Standard deviation of the mean over 20 bootstraps, as SRPO's figures shade it: not a confidence interval."""
     if mean_error(scores).n == 0:
         return float("nan")
-    return float(np.nanstd(resampled_means(cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64))), num_resamples, seed), ddof=1))
+    return float(
+        np.nanstd(
+            resampled_means(cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64))), num_resamples, seed), ddof=1
+        )
+    )
 
 
 def crossed_bootstrap(

@@ -28,9 +28,8 @@ TABLES = {
     "ceilings": schemas.CEILINGS,
     "one_edit": schemas.ONE_EDIT,
 }
-# The sub-artifacts of ingestion ("sources") hold the same pairs as the merge over them, so only their rejected rows count.
+# "sources" is not here: the merge over them (preferences) holds the same pairs and rejected rows again.
 STAGE_TABLES = {
-    "sources": ("rejected_rows",),
     "preferences": ("preferences", "rejected_rows"),
     "prompts": ("prompts", "rejected_rows"),
     "contamination": ("contamination",),

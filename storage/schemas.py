@@ -123,9 +123,9 @@ WIN_RATES = pa.schema(
         ("ci_high", pa.float64()),
     ]
 )
-WIN_RATE_BANDS = pa.schema(
+WIN_RATE_BANDS = pa.schema(  # win_rates with more beside each number
     [
-        *_CURVE,
+        *WIN_RATES,
         ("sampling", pa.string()),  # decoding settings other than the temperature
         ("band_low", pa.float64()),  # holds for all revisions of the curve together
         ("band_high", pa.float64()),

@@ -10,7 +10,7 @@ import numpy as np
 from srpo_core.charts import Line, line_chart
 
 Row = dict[str, Any]
-SETTING = ("eval_set", "is_ood", "judge", "opponent", "opponent_revision_index", "temperature", "sampling")
+SETTING = ("eval_set", "judge", "opponent", "opponent_revision_index", "temperature", "sampling")
 MOST_LINES = 8  # more policies than this in one chart are drawn thin, under one line a method
 TRAINING_POINTS = 120
 # What to show of a training log, in this order, where it was logged.
@@ -32,12 +32,18 @@ def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
 
     ordered = sorted(rates, key=lambda row: [str(value) for value in setting(row)])
     charts = []
-    for key, rows in groupby(ordered, key=setting):
-        eval_set, is_ood, judge, opponent, revision, temperature, sampling = key
+    for key, group in groupby(ordered, key=setting):
+        eval_set, judge, opponent, revision, temperature, sampling = key
+        rows = list(group)
+        lines = _win_rate_lines(rows)
+        # A policy of unknown training (a hub model) stands in the chart of those whose training is known.
+        is_ood = next((row["is_ood"] for row in rows if row["is_ood"] is not None), None)
         kind = {True: "out of distribution", False: "in distribution", None: "distribution unknown"}[is_ood]
         against = opponent if revision is None else f"{opponent}, revision {revision}"
+        if any(line.weight == "thin" for line in lines):
+            kind = f"thin: one policy, thick: mean of a method · {kind}"
         caption = f"{kind} · against {against} · judge {judge}" + ("" if temperature is None else f" · T = {temperature:g}")
-        svg = line_chart(_win_rate_lines(list(rows)), title=eval_set, x_label="self-revisions", percent=True, whole_x=True)
+        svg = line_chart(lines, title=eval_set, x_label="self-revisions", percent=True, whole_x=True)
         order = f"{is_ood is None}{is_ood}{eval_set}"
         charts.append({"order": order, "svg": svg, "caption": caption, "sampling": sampling or ""})
     return sorted(charts, key=lambda chart: chart["order"])

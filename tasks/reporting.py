@@ -28,21 +28,23 @@ SELECT (SELECT count(*) FROM policies) AS policies, (SELECT count(*) FROM comple
     (SELECT count(*) FROM artifacts WHERE NOT complete) AS running,
     (SELECT max(created_at) FROM artifacts) AS newest, (SELECT arg_max(git_commit, created_at) FROM artifacts) AS git_commit
 """
-_RATES = """
-SELECT w.*, p.name, b.sampling, b.band_low, b.band_high, b.bound_low, b.bound_high, c.ceiling, c.reference_win_rate,
-    (w.win_rate - c.reference_win_rate) / nullif(c.ceiling - c.reference_win_rate, 0) AS share_reached
-FROM win_rates w
-JOIN win_rate_bands b ON w.win_rate_key = b.win_rate_key
-LEFT JOIN policies p ON p.policy_id = w.policy_id
-LEFT JOIN ceilings c ON (c.policy_id, c.eval_set, c.temperature, c.revision_index)
-    = (w.policy_id, w.eval_set, w.temperature, w.revision_index)
+# Settings from the familiar to the shifted, methods from the paper's to its baselines, so that neighbours can be compared.
+_ORDER = """bool_or(is_ood) OVER (PARTITION BY eval_set) NULLS LAST, eval_set, judge, opponent, temperature,
+    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], method)"""
+_RATES = f"""
+SELECT *, (win_rate - reference_win_rate) / nullif(ceiling - reference_win_rate, 0) AS share_reached
+FROM win_rate_bands
+LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+LEFT JOIN (SELECT policy_id, beta, eval_set, temperature, revision_index, ceiling, reference_win_rate FROM ceilings)
+    USING (policy_id, beta, eval_set, temperature, revision_index)
+ORDER BY {_ORDER}, name, seed, policy_id, revision_index
 """
-_GAINS = """
-SELECT g.*, p.name, NULL AS sampling FROM revision_gain g LEFT JOIN policies p USING (policy_id)
-QUALIFY revision_index = max(revision_index) OVER (PARTITION BY g.policy_id, eval_set, opponent, judge, temperature)
-ORDER BY is_ood NULLS LAST, eval_set, judge, opponent, temperature,
-    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], g.method), p.name, g.seed, g.policy_id
+_GAINS = f"""
+SELECT g.*, name, NULL AS sampling FROM revision_gain g LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+QUALIFY revision_index = max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature)
+ORDER BY {_ORDER}, name, seed, policy_id
 """
+_BY_METHOD = f"SELECT *, NULL AS sampling FROM win_rates_by_method ORDER BY {_ORDER}, beta, learning_rate, revision_index"
 _UNSCORED = """
 SELECT judge, eval_set, coalesce(unscored_reason, '(no reason kept)') AS reason, count(*) AS games
 FROM verdicts WHERE score IS NULL GROUP BY ALL ORDER BY games DESC, judge, eval_set, reason
@@ -52,9 +54,10 @@ SELECT t.policy_id, t.step, t.name AS metric, t.value, p.name, p.method, p.seed,
 FROM training_log t JOIN policies p USING (policy_id) WHERE isfinite(t.value) ORDER BY p.name, t.policy_id, t.name, t.step
 """
 _ONE_EDIT = """
-SELECT coalesce(p.name, e.policy_id) AS name, e.* FROM one_edit e LEFT JOIN policies p USING (policy_id) ORDER BY name, e.policy_id, e.target DESC
+SELECT coalesce(p.name, e.policy_id) AS name, e.* FROM one_edit e LEFT JOIN policies p USING (policy_id)
+ORDER BY name, e.policy_id, e.target DESC
 """
-_POLICIES = "SELECT policy_id, name, method, seed, alpha, beta, learning_rate, training_domains, settings FROM policies ORDER BY name, policy_id"
+_POLICIES = "SELECT policy_id, name, method, training_domains, settings FROM policies ORDER BY name, policy_id"
 _LINEAGE = """
 SELECT a.stage, a.fingerprint, a.complete, a.created_at, a.git_commit, a.counts,
     string_agg(l.parent_name || ' = ' || l.parent_stage || '/' || l.parent, ', ' ORDER BY l.parent_name) AS parents
@@ -71,7 +74,11 @@ def write_report(home: Path) -> Path:
     home = Path(home)
     with open_results(home) as connection:
         page = _render(_context(connection))
-    write_atomically(home / REPORT, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(page, encoding="utf-8")
+
+    write_atomically(home / REPORT, write)
     return home / REPORT
 
 
@@ -85,13 +92,13 @@ def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "totals": _rows(connection, _TOTALS)[0],
         "rates": rates,
         "gains": gains,
-        "varying": {name for name in ("judge", "opponent", "temperature", "sampling") if len({row[name] for row in rates}) > 1},
+        "varying": _varying(rates),
         "has_ceiling": any(row["ceiling"] is not None for row in rates),
         "charts": win_rate_charts(rates),
         "training": training_charts(log),
         "judges": _rows(connection, "FROM judge_consistency ORDER BY ALL"),
         "unscored": _rows(connection, _UNSCORED),
-        "by_method": _rows(connection, "SELECT *, NULL AS sampling FROM win_rates_by_method ORDER BY is_ood NULLS LAST, eval_set, method, beta, revision_index"),
+        "by_method": _rows(connection, _BY_METHOD),
         "one_edit": _rows(connection, _ONE_EDIT),
         "chains": revision_chains(connection),
         "policies": _rows(connection, _POLICIES),
@@ -111,6 +118,11 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:
     return connection.sql(sql).to_arrow_table().to_pylist()
 
 
+def _varying(rates: list[Row]) -> set[str]:
+    """The settings that the page holds several of and that therefore need a column."""
+    return {name for name in ("judge", "opponent", "temperature", "sampling") if len({row[name] for row in rates}) > 1}
+
+
 def _shared_names(rows: list[Row]) -> set[str]:
     """Names that more than one policy bears, so that a label needs more than the name."""
     bearers: dict[str, set[str]] = defaultdict(set)
@@ -123,8 +135,9 @@ def _label(row: Row, several: set[str]) -> str:
     name = row["name"] or row["policy_id"][:8]
     if name not in several:
         return name
-    parts = [name, f"β {row['beta']:g}" if row["beta"] is not None else "", f"seed {row['seed']}" if row["seed"] is not None else ""]
-    return " ".join(part for part in parts if part)
+    beta = "" if row["beta"] is None else f" β {row['beta']:g}"
+    seed = "" if row["seed"] is None else f" seed {row['seed']}"
+    return f"{name}{beta}{seed}"
 
 
 def _percent(value: float | None) -> str:

@@ -13,7 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from srpo_core.resampling import crossed_bootstrap, paper_shading, sup_t_quantile
-from srpo_core.win_rate import Floats, PromptScores, holm, order_statistics, paired_difference, prompt_scores, sign_test, win_rate_interval
+from srpo_core.win_rate import (
+    Floats,
+    PromptScores,
+    holm,
+    order_statistics,
+    paired_difference,
+    prompt_scores,
+    sign_test,
+    win_rate_interval,
+)
 from storage import schemas
 
 POLICY = ("method", "policy_id", "seed", "alpha", "beta", "learning_rate")
@@ -45,7 +54,7 @@ class Curve(NamedTuple):
 def compute_statistics(comparisons: pa.Table) -> dict[str, pa.Table]:
     """Every statistics table from comparisons as `storage.results_relations.comparisons` gives them."""
     curves = build_curves(comparisons)
-    tables: Mapping[str, tuple[Iterator[dict[str, Any]], pa.Schema]] = {
+    tables: dict[str, tuple[Iterator[dict[str, Any]], pa.Schema]] = {
         "win_rates": (_win_rates(curves), schemas.WIN_RATES),
         "win_rate_bands": (_bands(curves), schemas.WIN_RATE_BANDS),
         "revision_gain": (_revision_gain(curves), schemas.REVISION_GAIN),
@@ -70,7 +79,8 @@ def _curve(key: dict[str, Any], revisions: Mapping[int, list[dict[str, Any]]]) -
     points = {}
     for revision, (row,) in sorted(revisions.items()):
         cluster_of |= dict(zip(row["prompt_id"], row["cluster_id"], strict=True))
-        points[revision] = Point(prompt_scores(row["prompt_id"], _floats(row["as_is"]), _floats(row["swapped"])), sum(row["n_unscored"]))
+        scores = prompt_scores(row["prompt_id"], _floats(row["as_is"]), _floats(row["swapped"]))
+        points[revision] = Point(scores, sum(row["n_unscored"]))
     prompts = sorted(cluster_of)
     return Curve(key, [cluster_of[prompt] for prompt in prompts], prompts, points)
 
@@ -100,10 +110,10 @@ def _win_rates(curves: list[Curve]) -> Iterator[dict[str, Any]]:
 def _bands(curves: list[Curve]) -> Iterator[dict[str, Any]]:
     for curve in curves:
         quantile = sup_t_quantile([curve.scores(revision) for revision in curve.points], curve.clusters)
-        for revision, point in curve.points.items():
-            scores = curve.scores(revision)
+        for row in _win_rates([curve]):
+            point, scores = curve.points[row["revision_index"]], curve.scores(row["revision_index"])
             band = win_rate_interval(scores, curve.clusters, quantile=quantile)
-            yield _key(curve, revision) | {
+            yield row | {
                 "sampling": curve.key["sampling"],
                 "band_low": band.ci_low,
                 "band_high": band.ci_high,
@@ -142,7 +152,8 @@ def _revision_gain(curves: list[Curve]) -> Iterator[dict[str, Any]]:
 
 def _head_to_head(curves: list[Curve]) -> Iterator[dict[str, Any]]:
     """Pairs of methods of one seed (a policy without a seed meets every seed) in one setting."""
-    for setting in _by(curves, SETTING):
+    same = tuple(name for name in SETTING if name != "is_ood")  # of one set, known for one policy and not for another
+    for setting in _by(curves, same):
         for a, b in itertools.combinations(sorted(setting, key=lambda c: _method_rank(c.key["method"])), 2):
             seeds = {a.key["seed"], b.key["seed"]} - {None}
             if a.key["method"] == b.key["method"] or len(seeds) > 1:
@@ -156,6 +167,7 @@ def _compared(a: Curve, b: Curve, revision: int) -> dict[str, Any]:
     baseline = [other.get(prompt, np.nan) for prompt in a.prompts]
     difference = paired_difference(a.scores(revision), baseline, a.clusters)
     return {name: a.key[name] for name in schemas.HEAD_TO_HEAD.names if name in a.key} | {
+        "is_ood": b.key["is_ood"] if a.key["is_ood"] is None else a.key["is_ood"],
         "revision_index": revision,
         **{f"{name}_a": a.key[column] for name, column in (("method", "method"), ("policy", "policy_id"), ("seed", "seed"))},
         **{f"{name}_b": b.key[column] for name, column in (("method", "method"), ("policy", "policy_id"), ("seed", "seed"))},

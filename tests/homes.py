@@ -27,7 +27,9 @@ def put(
 ) -> Artifact:
     """Write one complete artifact with a part for every prefix in `parts`."""
     settings, parents = dict(settings or {}), dict(parents or {})
-    fingerprint = hash_of([stage, settings, {name: p.fingerprint for name, p in parents.items()}, sorted(parts), dict(info or {})])
+    fingerprint = hash_of(
+        [stage, settings, {name: p.fingerprint for name, p in parents.items()}, sorted(parts), dict(info or {})]
+    )
     with writing(home, stage, fingerprint, version=1, settings=settings, parents=parents) as writer:
         files = []
         for prefix, (rows, schema) in parts.items():
@@ -61,29 +63,48 @@ def put_preferences(home: Path, domain: str = "desk", **settings: Any) -> Artifa
 def put_prompts(home: Path, eval_set: str, domain: str, size: int, golds: int = 1, clusters: int | None = None) -> Artifact:
     """`size` prompts, each with `golds` gold texts."""
     rows = [
-        {"prompt_id": f"{eval_set}-{i}", "prompt": message(f"{eval_set} <b>{i}</b> & more"), "gold": [f"gold {g} of {i}" for g in range(golds)]}
+        {
+            "prompt_id": f"{eval_set}-{i}",
+            "prompt": message(f"{eval_set} <b>{i}</b> & more"),
+            "gold": [f"gold {g} of {i}" for g in range(golds)],
+        }
         | {"eval_set": eval_set, "domain": domain, "cluster_id": f"{eval_set}-{i % clusters if clusters else i}"}
         for i in range(size)
     ]
     return put(home, "prompts", {"part": (rows, schemas.PROMPTS)}, settings={"name": eval_set, "golds": golds, "size": size})
 
 
-def put_policy(home: Path, name: str, method: str, parents: Mapping[str, Artifact], *, seed: int | None = 0, **settings: Any) -> Artifact:
+def put_policy(
+    home: Path, name: str, method: str, parents: Mapping[str, Artifact], *, seed: int | None = 0, **settings: Any
+) -> Artifact:
     """A policy whose training log falls from 1 in ten logged steps."""
     values = {"loss": lambda s: 1 / (1 + s), "learning_rate": lambda s: 1e-4 * (1 - s / 10), "grad_norm": lambda s: 1.0}
     log = [{"step": step * 10, "name": key, "value": value(step)} for step in range(10) for key, value in values.items()]
     described = {"method": method, "settings": {"seed": seed, "learning_rate": 1e-4, "alpha": 2 / 3} | settings}
     parts = {} if method == "hub" else {"training_log": (log, schemas.TRAINING_LOG)}
-    return put(home, "policies", parts, settings={"method": "hub"} if method == "hub" else described, parents=parents, info={"name": name})
+    return put(
+        home,
+        "policies",
+        parts,
+        settings={"method": "hub"} if method == "hub" else described,
+        parents=parents,
+        info={"name": name},
+    )
 
 
-def put_completions(home: Path, policy: Artifact, prompts: Artifact, revisions: int, temperature: float = 1.0, **settings: Any) -> Artifact:
+def put_completions(
+    home: Path, policy: Artifact, prompts: Artifact, revisions: int, temperature: float = 1.0, **settings: Any
+) -> Artifact:
     """A chain of texts per prompt; each revision adds a word, except the last, which repeats its draft."""
     rows: list[dict[str, Any]] = []
     for prompt in prompts.rows():
         words, parent = [policy.info["name"], *random.Random(prompt["prompt_id"]).sample(WORDS, 4)], None
         for revision in range(revisions + 1):
-            words = words if revision == revisions and revision else [*words, WORDS[(revision * 5 + len(prompt["prompt_id"])) % len(WORDS)]]
+            words = (
+                words
+                if revision == revisions and revision
+                else [*words, WORDS[(revision * 5 + len(prompt["prompt_id"])) % len(WORDS)]]
+            )
             identity = f"{policy.fingerprint[:6]}/{prompt['prompt_id']}/{temperature}/{revision}"
             rows.append(
                 {"completion_id": identity, "prompt_id": prompt["prompt_id"], "policy_id": policy.fingerprint, "sample_index": 0}
@@ -93,12 +114,23 @@ def put_completions(home: Path, policy: Artifact, prompts: Artifact, revisions: 
             parent = identity
     generation = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": 64, "num_revisions": revisions} | settings
     return put(
-        home, "completions", {"part": (rows, schemas.COMPLETIONS)}, settings=generation, parents={"policy": policy, "prompts": prompts}
+        home,
+        "completions",
+        {"part": (rows, schemas.COMPLETIONS)},
+        settings=generation,
+        parents={"policy": policy, "prompts": prompts},
     )
 
 
 def put_games(
-    home: Path, completions: Artifact, prompts: Artifact, score: Scores, *, judge: str = "rule", opponents: Artifact | None = None, **settings: Any
+    home: Path,
+    completions: Artifact,
+    prompts: Artifact,
+    score: Scores,
+    *,
+    judge: str = "rule",
+    opponents: Artifact | None = None,
+    **settings: Any,
 ) -> Artifact:
     """Every completion against every gold, or against the opponents' text of revision 0, in both orders."""
     policies = {p.fingerprint: p.info["name"] for p in _policies(home)}
@@ -114,7 +146,11 @@ def put_games(
                 rows.append(_game(completion, opponent, order, value, judge))
     parents = {"completions": completions, "prompts:0": prompts} | ({"opponents": opponents} if opponents else {})
     return put(
-        home, "games", {"part": (rows, schemas.GAMES)}, settings={"judge": {"kind": judge} | settings, "opponent_revision_index": 0}, parents=parents
+        home,
+        "games",
+        {"part": (rows, schemas.GAMES)},
+        settings={"judge": {"kind": judge} | settings, "opponent_revision_index": 0},
+        parents=parents,
     )
 
 
@@ -166,7 +202,9 @@ def make_home(home: Path, *, size: int = 20, revisions: int = 3) -> Path:
         prompts = put_prompts(home, eval_set, domain, size)
         for policy in policies:
             put_games(home, put_completions(home, policy, prompts, revisions), prompts, graded)
-    parquet.write_json(_made(home / "runs") / "run-1.json", {"run_id": "run-1", "state": "completed", "git_commit": "abc", "stages": []})
+    parquet.write_json(
+        _made(home / "runs") / "run-1.json", {"run_id": "run-1", "state": "completed", "git_commit": "abc", "stages": []}
+    )
     return home
 
 
@@ -174,13 +212,27 @@ def put_diagnostics(home: Path) -> None:
     """Ceilings and the one-edit table of the srpo policy of `make_home`."""
     (srpo,) = (p for p in _policies(home) if p.info["name"] == "srpo")
     ceilings = [
-        {"policy_id": srpo.fingerprint, "eval_set": eval_set, "beta": 0.1, "temperature": 1.0, "revision_index": k, "ceiling": 0.6 + 0.05 * k}
+        {
+            "policy_id": srpo.fingerprint,
+            "eval_set": eval_set,
+            "beta": 0.1,
+            "temperature": 1.0,
+            "revision_index": k,
+            "ceiling": 0.6 + 0.05 * k,
+        }
         | {"ceiling_low": 0.55, "ceiling_high": 0.8, "reference_win_rate": 0.25}
         for eval_set in ("id", "long")
         for k in range(4)
     ]
-    edits = [{"policy_id": srpo.fingerprint, "edit": "drop a wrong fact", "target": 3.3, "learned": 0.5, "n": 40, "sign_right": 0.66}]
-    put(home, "diagnostics", {"ceilings": (ceilings, schemas.CEILINGS), "one_edit": (edits, schemas.ONE_EDIT)}, parents={"policy": srpo})
+    edits = [
+        {"policy_id": srpo.fingerprint, "edit": "drop a wrong fact", "target": 3.3, "learned": 0.5, "n": 40, "sign_right": 0.66}
+    ]
+    put(
+        home,
+        "diagnostics",
+        {"ceilings": (ceilings, schemas.CEILINGS), "one_edit": (edits, schemas.ONE_EDIT)},
+        parents={"policy": srpo},
+    )
 
 
 def _made(folder: Path) -> Path:

@@ -52,7 +52,9 @@ def test_the_same_lines_give_the_same_bytes():
     assert chart() == chart()
 
 
-@pytest.mark.parametrize("lines", [[], [Line("one", "srpo", [0], [0.5], [0.4], [0.6])], [Line("flat", "ipo", [0, 1], [0.0, 0.0])]])
+@pytest.mark.parametrize(
+    "lines", [[], [Line("one", "srpo", [0], [0.5], [0.4], [0.6])], [Line("flat", "ipo", [0, 1], [0.0, 0.0])]]
+)
 def test_no_line_one_point_and_a_flat_line_are_drawn(lines):
     assert parse(chart(lines)).tag == "svg"
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from srpo_core.resampling import bootstrap_interval, cluster_totals, crossed_bootstrap, paper_shading, resampled_means, sup_t_quantile
+from srpo_core.resampling import (
+    bootstrap_interval,
+    cluster_totals,
+    crossed_bootstrap,
+    paper_shading,
+    resampled_means,
+    sup_t_quantile,
+)
 from srpo_core.win_rate import mean_error, t_quantile, win_rate_interval
 
 
@@ -12,7 +19,14 @@ def naive_resampled_mean(curves, clusters, weights):
     names = sorted(set(clusters))
     means = []
     for curve in curves:
-        drawn = [v for name, w in zip(names, weights, strict=True) for v, c in zip(curve, clusters, strict=True) if c == name for _ in range(w) if not np.isnan(v)]
+        drawn = [
+            v
+            for name, w in zip(names, weights, strict=True)
+            for v, c in zip(curve, clusters, strict=True)
+            if c == name
+            for _ in range(w)
+            if not np.isnan(v)
+        ]
         means.append(np.mean(drawn) if drawn else np.nan)
     return means
 

@@ -40,7 +40,7 @@ def naive_prompt_scores(rows):
 
 
 def test_one_failed_verdict_leaves_its_prompt_unscored_and_is_never_a_loss():
-    """Three prompts: (1, 1), (1, missing), (0, 1). Scored: 1 and .5, win rate .75; as a loss it would be (1 + .5 + .5)/3 = 2/3."""
+    """Prompts (1, 1), (1, missing), (0, 1). Scored: 1 and .5, win rate .75; as a loss it would be (1 + .5 + .5)/3 = 2/3."""
     scores = prompt_scores(["a", "b", "c"], [1, 1, 0], [1, NAN, 1])
     rate = win_rate_interval(scores.score)
     assert (rate.n, rate.estimate) == (2, 0.75)
@@ -111,9 +111,7 @@ def test_clustered_error_matches_the_pairwise_definition_on_a_lopsided_split():
     rng = np.random.default_rng(0)
     values, clusters = rng.random(20), ["a"] * 11 + ["b"] * 6 + ["c"] * 2 + ["d"]
     mean = sum(values) / 20
-    pairs = sum(
-        (values[i] - mean) * (values[j] - mean) for i in range(20) for j in range(20) if clusters[i] == clusters[j]
-    )
+    pairs = sum((values[i] - mean) * (values[j] - mean) for i in range(20) for j in range(20) if clusters[i] == clusters[j])
     assert mean_error(values, clusters).standard_error == pytest.approx(math.sqrt(4 / 3 * pairs) / 20, rel=1e-12)
 
 

@@ -13,7 +13,17 @@ from storage import results_db, schemas
 from storage.artifact import list_artifacts
 from storage.errors import BrokenArtifact, UnusableInput
 from storage.results_db import list_queries, open_results, publish_snapshot, read_query, run_query
-from tests.homes import graded, make_home, put, put_completions, put_diagnostics, put_games, put_policy, put_preferences, put_prompts
+from tests.homes import (
+    graded,
+    make_home,
+    put,
+    put_completions,
+    put_diagnostics,
+    put_games,
+    put_policy,
+    put_preferences,
+    put_prompts,
+)
 
 
 def nothing(comparisons: pa.Table) -> dict[str, pa.Table]:
@@ -32,8 +42,18 @@ def rows(home: Path, sql: str) -> list[tuple]:
 
 
 def test_every_artifact_row_and_count_is_in_the_database(home):
-    for table, stage in (("completions", "completions"), ("games", "games"), ("prompts", "prompts"), ("preferences", "preferences")):
-        expected = sum(entry["rows"] for a in list_artifacts(home, stage) for entry in a.manifest["files"] if entry["name"].startswith("part-"))
+    for table, stage in (
+        ("completions", "completions"),
+        ("games", "games"),
+        ("prompts", "prompts"),
+        ("preferences", "preferences"),
+    ):
+        expected = sum(
+            entry["rows"]
+            for a in list_artifacts(home, stage)
+            for entry in a.manifest["files"]
+            if entry["name"].startswith("part-")
+        )
         assert rows(home, f"SELECT count(*) FROM {table}") == [(expected,)]
     assert rows(home, "SELECT value FROM counts WHERE name = 'rows_read'") == [(4,)]
     assert rows(home, "SELECT count(DISTINCT policy_id), count(*) FROM training_log") == [(3, 90)]
@@ -89,7 +109,9 @@ def test_an_empty_home_gives_empty_tables(tmp_path):
 
 def test_deleting_the_database_and_publishing_again_gives_the_same_tables(home, tmp_path):
     def dump():
-        names = [name for (name,) in rows(home, "SELECT table_name FROM duckdb_tables() WHERE database_name = 'results' ORDER BY 1")]
+        names = [
+            name for (name,) in rows(home, "SELECT table_name FROM duckdb_tables() WHERE database_name = 'results' ORDER BY 1")
+        ]
         assert len(names) > 10
         return {name: run_query(home, f'FROM "{name}" ORDER BY ALL').to_pylist() for name in [*names, "verdicts"]}
 
@@ -112,7 +134,9 @@ def test_an_open_reader_keeps_its_snapshot_while_the_next_reader_sees_the_new_on
     preferences = put_preferences(tmp_path)
     put_policy(tmp_path, "srpo", "srpo", {"preferences": preferences}, beta=0.1)
     path = publish_snapshot(tmp_path, nothing)
-    with subprocess.Popen([sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
         assert reader.stdout is not None and reader.stdin is not None
         assert reader.stdout.readline().strip() == "1"
         mine = open_results(tmp_path)  # a reader in this process holds the old one as well
@@ -227,12 +251,16 @@ def test_another_policy_as_opponent_is_named_with_its_text(tmp_path):
     opponents = put_completions(tmp_path, second, prompts, 1)
     put_games(tmp_path, put_completions(tmp_path, first, prompts, 1), prompts, graded, opponents=opponents)
     publish_snapshot(tmp_path, nothing)
-    assert rows(tmp_path, "SELECT DISTINCT opponent, opponent_revision_index, left(opponent_text, 4) FROM verdicts") == [("dpo", 0, "dpo ")]
+    assert rows(tmp_path, "SELECT DISTINCT opponent, opponent_revision_index, left(opponent_text, 4) FROM verdicts") == [
+        ("dpo", 0, "dpo ")
+    ]
 
 
 def test_opponents_that_share_a_name_are_told_apart_by_id(tmp_path):
     preferences, prompts = put_preferences(tmp_path), put_prompts(tmp_path, "id", "desk", 3)
-    candidate = put_completions(tmp_path, put_policy(tmp_path, "srpo", "srpo", {"preferences": preferences}, beta=0.1), prompts, 0)
+    candidate = put_completions(
+        tmp_path, put_policy(tmp_path, "srpo", "srpo", {"preferences": preferences}, beta=0.1), prompts, 0
+    )
     for seed in (0, 1):
         opponent = put_policy(tmp_path, "dpo", "dpo", {"preferences": preferences}, beta=0.1, seed=seed)
         put_games(tmp_path, candidate, prompts, graded, opponents=put_completions(tmp_path, opponent, prompts, 0))
@@ -243,9 +271,17 @@ def test_opponents_that_share_a_name_are_told_apart_by_id(tmp_path):
 
 @pytest.mark.parametrize(
     ("trained_on", "evaluated_on", "expected"),
-    [("desk", "desk", False), ("desk", "archive", True), ("desk", "unknown", None), ("unknown", "archive", None), (None, "archive", None)],
+    [
+        ("desk", "desk", False),
+        ("desk", "archive", True),
+        ("desk", "unknown", None),
+        ("unknown", "archive", None),
+        (None, "archive", None),
+    ],
 )
-def test_out_of_distribution_means_a_domain_the_policy_never_trained_on_and_null_when_unknown(tmp_path, trained_on, evaluated_on, expected):
+def test_out_of_distribution_means_a_domain_the_policy_never_trained_on_and_null_when_unknown(
+    tmp_path, trained_on, evaluated_on, expected
+):
     parents = {} if trained_on is None else {"preferences": put_preferences(tmp_path, trained_on)}
     put_preferences(tmp_path, evaluated_on, another=True)  # not an ancestor: says nothing
     prompts = put_prompts(tmp_path, "set", evaluated_on, 2)
@@ -258,7 +294,9 @@ def test_out_of_distribution_means_a_domain_the_policy_never_trained_on_and_null
 def test_a_supervised_policy_knows_the_domain_of_preferences_made_from_its_own_source(tmp_path):
     world = put(tmp_path, "newsroom", {"world": ([{"file": "", "line": 0, "reason": "", "row": ""}], schemas.REJECTED_ROWS)})
     demonstration = {"demonstration_id": "d", "prompt": [], "draft": None, "completion": "c", "source": "s"}
-    demonstrations = put(tmp_path, "demonstrations", {"part": ([demonstration], schemas.DEMONSTRATIONS)}, parents={"newsroom": world})
+    demonstrations = put(
+        tmp_path, "demonstrations", {"part": ([demonstration], schemas.DEMONSTRATIONS)}, parents={"newsroom": world}
+    )
     pair = {"pair_id": "p", "prompt": [], "chosen": "a", "rejected": "b", "domain": "desk"}
     put(tmp_path, "preferences", {"part": ([pair], schemas.PREFERENCES)}, parents={"newsroom": world})
     put_policy(tmp_path, "sft", "sft", {"demonstrations": demonstrations})
@@ -332,7 +370,14 @@ def test_what_is_not_a_question_about_the_snapshot_is_one_sentence(home, sql):
 
 
 def test_questions_of_every_form_are_answered(home):
-    for sql in ("SHOW TABLES", "DESCRIBE games", "EXPLAIN FROM games", "WITH a AS (SELECT 1) FROM a", "FROM games LIMIT 1", "SUMMARIZE games"):
+    for sql in (
+        "SHOW TABLES",
+        "DESCRIBE games",
+        "EXPLAIN FROM games",
+        "WITH a AS (SELECT 1) FROM a",
+        "FROM games LIMIT 1",
+        "SUMMARIZE games",
+    ):
         assert run_query(home, sql).num_rows > 0
     assert run_query(home, "SELECT * FROM games WHERE false").num_rows == 0
 

@@ -69,7 +69,7 @@ def test_the_gain_of_a_revision_is_the_mean_paired_difference_to_the_draft(home)
 
 
 def test_bands_contain_the_intervals_and_bounds_count_the_missing(home):
-    for row in rows(home, "FROM win_rates JOIN win_rate_bands USING (policy_id, eval_set, judge, temperature, revision_index)"):
+    for row in rows(home, "FROM win_rate_bands"):
         assert row["band_low"] <= row["ci_low"] + 1e-9 and row["ci_high"] <= row["band_high"] + 1e-9
         # 20 prompts; prompt 0 wins one order and lacks the other: .5 at worst, 1 at best
         assert row["bound_low"] == pytest.approx((19 * row["win_rate"] + 0.5) / 20)
@@ -177,7 +177,9 @@ def test_several_seeds_give_one_row_a_method_with_a_wider_interval(tmp_path):
     preferences, prompts = put_preferences(tmp_path), put_prompts(tmp_path, "id", "desk", 40)
     for seed in range(3):
         policy = put_policy(tmp_path, f"srpo-{seed}", "srpo", {"preferences": preferences}, seed=seed, beta=0.1)
-        put_games(tmp_path, put_completions(tmp_path, policy, prompts, 1), prompts, lambda p, r, n, o: float(n < 14 + 4 * int(p[-1])))
+        put_games(
+            tmp_path, put_completions(tmp_path, policy, prompts, 1), prompts, lambda p, r, n, o: float(n < 14 + 4 * int(p[-1]))
+        )
     publish_results(tmp_path)
     by_seed = rows(tmp_path, "SELECT win_rate, standard_error FROM win_rates WHERE revision_index = 1")
     (method,) = rows(tmp_path, "FROM win_rates_by_method WHERE revision_index = 1")
@@ -187,6 +189,20 @@ def test_several_seeds_give_one_row_a_method_with_a_wider_interval(tmp_path):
 
 
 def test_publishing_twice_gives_the_same_statistics(home):
-    before = {name: rows(home, f"FROM {name} ORDER BY ALL") for name in ("win_rates", "win_rate_bands", "revision_gain", "head_to_head")}
+    before = {
+        name: rows(home, f"FROM {name} ORDER BY ALL") for name in ("win_rates", "win_rate_bands", "revision_gain", "head_to_head")
+    }
     publish_results(home)
     assert json.dumps(before) == json.dumps({name: rows(home, f"FROM {name} ORDER BY ALL") for name in before})
+
+
+def test_a_hub_model_of_unknown_training_is_compared_with_trained_policies(tmp_path):
+    prompts = put_prompts(tmp_path, "id", "desk", 6)
+    srpo = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    for policy in (srpo, put_policy(tmp_path, "hub-model", "hub", {})):
+        completions = put_completions(tmp_path, policy, prompts, 0)
+        put_games(tmp_path, completions, prompts, lambda p, r, n, o: float(p == "srpo" or n < 3))
+    publish_results(tmp_path)
+    (row,) = rows(tmp_path, "FROM head_to_head")
+    assert (row["method_a"], row["method_b"], row["difference"], row["is_ood"]) == ("srpo", "hub", 0.5, False)
+    assert rows(tmp_path, "SELECT is_ood, seed FROM win_rates WHERE method = 'hub'") == [{"is_ood": None, "seed": None}]

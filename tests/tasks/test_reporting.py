@@ -106,14 +106,14 @@ def test_charts_ceilings_one_edit_texts_and_lineage_are_there(home, page):
 
 
 def test_columns_with_one_value_are_left_out_and_several_values_get_theirs(tmp_path, page):
-    assert '<th>T</th>' not in page
+    assert "<th>T</th>" not in page
     prompts = put_prompts(tmp_path, "id", "desk", 5)
     policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
     for temperature in (0.5, 1.0):
         put_games(tmp_path, put_completions(tmp_path, policy, prompts, 1, temperature), prompts, graded)
     publish_results(tmp_path)
     text = write_report(tmp_path).read_text()
-    assert '<th>T</th>' in text and "T = 0.5" in text and "T = 1" in text
+    assert "<th>T</th>" in text and "T = 0.5" in text and "T = 1" in text
 
 
 def test_many_policies_are_drawn_thin_under_one_line_a_method(tmp_path):
@@ -148,3 +148,13 @@ def test_all_unscored_gives_a_page_with_dashes_and_no_zero(tmp_path):
 def test_without_a_published_database_the_next_step_is_named(tmp_path):
     with pytest.raises(UnusableInput, match="run srpo publish"):
         write_report(tmp_path)
+
+
+def test_a_hub_model_of_unknown_training_stands_in_the_same_chart(tmp_path):
+    prompts = put_prompts(tmp_path, "id", "desk", 6)
+    srpo = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    for policy in (srpo, put_policy(tmp_path, "hub-model", "hub", {})):
+        put_games(tmp_path, put_completions(tmp_path, policy, prompts, 1), prompts, lambda *_: 1.0)
+    publish_results(tmp_path)
+    text = write_report(tmp_path).read_text()
+    assert text.count("<figcaption>") == 1 and ">hub-model<" in text and "in distribution · against gold" in text

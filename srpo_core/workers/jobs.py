@@ -1,0 +1,111 @@
+"""What a task asks of the processes it launches: a list of jobs in one JSON file, done in order by one `accelerate launch`.
+
+Each launch costs seconds of imports, so jobs that can run together share one. Paths are absolute; a job says everything.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from srpo_core.config import Dtype, GenerationSettings, PreferenceSettings, Resources, Settings, SupervisedSettings, TemplateSettings
+
+
+class Job(Settings):
+    """Common to all jobs."""
+
+    name: str = Field(description="shown in progress lines")
+
+
+class SftJob(Job):
+    """Imitate demonstrations; writes model/, training_log.parquet and result.json into `folder`."""
+
+    kind: Literal["sft"] = "sft"
+    model_folder: str
+    template: TemplateSettings
+    max_length: int
+    dtype: Dtype
+    demonstrations: list[str]
+    settings: SupervisedSettings
+    decoding: GenerationSettings | None
+    folder: str
+
+
+class ReferenceJob(Job):
+    """Compute reference rows of pairs that the store does not hold; writes parts into `store` and nothing else."""
+
+    kind: Literal["reference"] = "reference"
+    model_folder: str
+    dtype: Dtype
+    layout: Literal["auto", "trie", "plain"]
+    preferences: list[str]
+    splits: list[str]
+    store: str
+    pairs_per_part: int = 1000
+
+
+class PreferenceJob(Job):
+    """Train on pairs against stored reference rows; writes like SftJob."""
+
+    kind: Literal["preference"] = "preference"
+    model_folder: str
+    dtype: Dtype
+    preferences: list[str]
+    left_out: list[str] = Field(description="pair_ids that overlap with an evaluation set")
+    reference: list[str]
+    settings: PreferenceSettings
+    folder: str
+
+
+class GenerateJob(Job):
+    """Write drafts and revisions; one part per batch of prompts into `folder`."""
+
+    kind: Literal["generate"] = "generate"
+    model_folder: str
+    dtype: Dtype
+    policy_id: str
+    prompts: list[str]
+    settings: GenerationSettings
+    folder: str
+
+
+class CeilingJob(Job):
+    """Estimate the win rate of the exact optimum from samples of the reference (newsroom only); writes `path`."""
+
+    kind: Literal["ceiling"] = "ceiling"
+    model_folder: str
+    dtype: Dtype
+    prompts: dict[str, list[str]] = Field(description="evaluation set -> parts")
+    betas: list[float]
+    temperature: float
+    num_revisions: int
+    max_new_tokens: int
+    num_prompts: int = 32
+    num_drafts: int = 16
+    num_proposals: int = 16
+    num_chains: int = 4
+    seed: int = 0
+    path: str
+
+
+class OneEditJob(Job):
+    """Compare F learned with its target on pairs that differ by one edit (newsroom only); writes `path`."""
+
+    kind: Literal["one_edit"] = "one_edit"
+    model_folder: str
+    reference_folder: str
+    dtype: Dtype
+    policy_id: str
+    beta: float
+    num_documents: int = 60
+    seed: int = 0
+    path: str
+
+
+AnyJob = Annotated[SftJob | ReferenceJob | PreferenceJob | GenerateJob | CeilingJob | OneEditJob, Field(discriminator="kind")]
+
+
+class JobFile(Settings):
+    """The file a launch reads."""
+
+    jobs: list[AnyJob]
+    resources: Resources
