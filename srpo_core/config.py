@@ -226,11 +226,69 @@ class PromptSourceSettings(Settings):
 class NewsroomSettings(Settings):
     """The embedded default world; see docs/newsroom.md."""
 
-    num_demonstrations: int = Field(60_000, ge=100)
+    num_demonstrations: int = Field(100_000, ge=100)
     num_pairs: int = Field(8_000, ge=10)
     votes_per_pair: int = Field(5, ge=1)
     num_prompts: int = Field(200, ge=10, description="evaluation prompts per set")
     seed: int = Field(0, ge=0)
+
+
+class DemonstrationSettings(Settings):
+    """What the supervised stage imitates: a file of demonstrations, or the preference pairs themselves."""
+
+    path: str | None = Field(None, description="JSON lines with prompt, completion and optionally draft; none = made from the preferences")
+    revisions: Literal["both_ways", "improve", "none"] = Field(
+        "both_ways",
+        description="how preference pairs become revision examples: both_ways = rejected to chosen and back, so that the reference's "
+        "revisions edit neutrally; improve = rejected to chosen only",
+    )
+
+
+class DiagnosticsSettings(Settings):
+    """What is computed where the true preferences are known (newsroom only)."""
+
+    num_prompts: int = Field(32, ge=4, description="evaluation prompts per set for the ceiling")
+    num_drafts: int = Field(16, ge=2, description="reference drafts per prompt that the optimum chooses from")
+    num_proposals: int = Field(16, ge=2, description="reference revisions per draft that the optimum chooses from")
+    num_chains: int = Field(4, ge=1, description="chains of revisions per prompt")
+
+
+class PipelineSettings(Settings):
+    """Everything one end-to-end run needs; a preset is this model filled in."""
+
+    name: str = Field("run", min_length=1, description="shown in run names and reports")
+    newsroom: NewsroomSettings | None = Field(None, description="the embedded world instead of preferences and evaluation")
+    preferences: PreferenceSourceSettings | None = None
+    demonstrations: DemonstrationSettings = Field(default_factory=lambda: DemonstrationSettings.model_validate({}))
+    evaluation: list[PromptSourceSettings] = Field(default_factory=list)
+    model: ModelSettings
+    template: TemplateSettings = Field(default_factory=lambda: TemplateSettings.model_validate({}))
+    supervised: SupervisedSettings | None = Field(None, description="none = the model is the reference as it is")
+    training: PreferenceSettings = Field(default_factory=lambda: PreferenceSettings.model_validate({}))
+    methods: list[Method] = Field(default_factory=lambda: ["srpo"], description="policies trained on the pairs, each from the reference")
+    per_method: dict[Method, dict[str, Any]] = Field(default_factory=dict, description="training settings that differ for one method")
+    generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings.model_validate({}))
+    judge: JudgeSettings
+    diagnostics: DiagnosticsSettings | None = Field(None, description="newsroom only")
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+
+    @model_validator(mode="after")
+    def _one_source_of_data(self) -> "PipelineSettings":
+        if (self.newsroom is None) == (self.preferences is None):
+            raise ValueError("expected exactly one of newsroom and preferences, found both or neither")
+        if self.newsroom is None and not self.evaluation:
+            raise ValueError("expected at least one evaluation set, found none")
+        if self.newsroom is None and (self.diagnostics is not None or self.judge.kind == "rule"):
+            raise ValueError("expected an api judge and no diagnostics outside the newsroom, where no true preference is known")
+        self.method_settings()
+        return self
+
+    def method_settings(self) -> list[PreferenceSettings]:
+        """The training settings of each method: `training` with the method's own values put over it."""
+        base = self.training.model_dump()
+        return [
+            PreferenceSettings.model_validate(base | {"method": method} | self.per_method.get(method, {})) for method in self.methods
+        ]
 
 
 def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:

@@ -260,6 +260,12 @@ def intransitivity_rate(documents: Sequence[Document], writer: Writer, triples: 
     return cycles / triples
 
 
+def win_probability(document: Document, writer: Writer, other: Writer, rng: np.random.Generator) -> float:
+    """P(a summary of `writer` preferred to one of `other`), for one drawn summary of each."""
+    texts = [write_summary(draft_plan(document, w, rng)) for w in (writer, other)]
+    return preference_probability(write_document(document), *texts)
+
+
 # --- data sets -----------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 Each process takes every n-th chunk of pairs and writes a part as soon as a chunk is done, so a kill loses one part at most.
 """
 
+import json
 import os
 import uuid
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from accelerate import Accelerator
 
-from srpo_core.batches import batch_groups
+from srpo_core.batches import Layout, batch_groups
 from srpo_core.config import Resources
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order
@@ -22,6 +23,7 @@ from srpo_core.workers.parts import read_rows, write_part
 from srpo_core.workers.progress import ProgressLines
 from srpo_core.workers.training import REFERENCE_COLUMNS, longest_groups
 
+LAYOUT_FILE = "layout.json"
 SCHEMA = pa.schema(
     [("token_hash", pa.string())]
     + [(name, pa.float32()) for name in REFERENCE_COLUMNS]
@@ -43,7 +45,7 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
         return
     model = load_model(job.model_folder, job.dtype).to(accelerator.device)
     module = SequenceLogps(model)
-    layout = resolve_layout(model, job.layout, longest_groups([pair.sequences for pair in pairs]))
+    layout = _layout_of(store, job, model, pairs, accelerator)
     chunk_size = min(job.pairs_per_part, -(-len(pairs) // accelerator.num_processes))
     chunks = [pairs[start : start + chunk_size] for start in range(0, len(pairs), chunk_size)]
     mine = chunks[accelerator.process_index :: accelerator.num_processes]
@@ -57,6 +59,18 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
         write_part(store / name, [_row(pair, values) for pair, values in zip(chunk, logps, strict=True)], SCHEMA)
         done += len(chunk)
         lines.show(done)
+
+
+def _layout_of(store: Path, job: ReferenceJob, model: Any, pairs: list[PairTokens], accelerator: Accelerator) -> Layout:
+    """The layout of the rows already stored, else the one resolved now: two layouts differ in rounding and are not mixed."""
+    file = store / LAYOUT_FILE
+    if file.exists():
+        return json.loads(file.read_text())["layout"]
+    layout = resolve_layout(model, job.layout, longest_groups([pair.sequences for pair in pairs]))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        file.write_text(json.dumps({"layout": layout}))
+    return layout
 
 
 def _row(pair: PairTokens, logps: list[float]) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""The only subprocess code: start `accelerate launch`, follow its output, end it as a group.
+
+The processes write to a file, never to a pipe: a reader that dies cannot block training. They run in a group of their own, so
+that one signal reaches the launcher and every rank (`accelerate launch` does not forward SIGTERM); the launcher and the workers
+ask Linux to end them when their parent dies.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from srpo_core.config import Resources
+from srpo_core.errors import InputError, WorkFailed
+from srpo_core.workers.jobs import AnyJob, JobFile
+from srpo_core.workers.progress import MARK
+from storage import parquet
+from tasks.progress import ProgressDisplay
+
+logger = logging.getLogger("srpo")
+GRACE_SECONDS = 20.0  # for a checkpoint after SIGTERM; Prefect kills a cancelled run after 30
+POLL_SECONDS = 0.2
+TAIL_LINES = 15
+
+
+def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: Path) -> None:
+    """Do the jobs in one `accelerate launch` and show their progress; `folder` gets the job file and the output.
+
+    Raises InputError or WorkFailed with the worker's own sentence, or WorkFailed with the end of its output.
+    """
+    if not jobs:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    job_file, output = folder / "jobs.json", folder / "output.log"
+    parquet.write_json(job_file, JobFile(jobs=list(jobs), resources=resources).model_dump(mode="json"))
+    with output.open("ab", buffering=0) as sink:
+        offset = output.stat().st_size
+        process = subprocess.Popen(
+            _command(resources, job_file),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            env=_environment(resources),
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+    try:
+        failure = _follow(stage, process, output, offset)
+    except BaseException:
+        _end_group(process)
+        raise
+    if process.returncode == 0:
+        return
+    if failure:
+        raise (InputError if failure[0] == 2 else WorkFailed)(failure[1])
+    tail = "\n".join(line for line in _read_from(output, offset).splitlines()[-TAIL_LINES:])
+    raise WorkFailed(f"{stage}: the worker ended with status {process.returncode}; its last lines, of {output}, were:\n{tail}")
+
+
+def _command(resources: Resources, job_file: Path) -> list[str]:
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    if resources.accelerate_config:
+        launch += ["--config_file", resources.accelerate_config]
+    elif resources.num_processes == 1:
+        # One process needs no launcher of its own: the same worker, three seconds of imports sooner.
+        return [sys.executable, "-m", "srpo_core.workers", str(job_file)]
+    else:
+        launch += ["--num_processes", str(resources.num_processes), "--num_machines", "1", "--mixed_precision", "no"]
+        launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
+        launch += ["--multi_gpu"] if _has_gpu() else ["--cpu"]
+    return [*launch, "-m", "srpo_core.workers", str(job_file)]
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()
+
+
+def _environment(resources: Resources) -> dict[str, str]:
+    cores = os.cpu_count() or 1
+    threads = resources.threads_per_process or max(1, cores // resources.num_processes)
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return os.environ | quiet | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset: int) -> tuple[int, str] | None:
+    """Show progress until the process ends; the failure sentence it printed, if any, with its exit status."""
+    failure: tuple[int, str] | None = None
+    look = _CancelWatch()
+    with ProgressDisplay(stage) as display, output.open("r", encoding="utf-8", errors="replace") as source:
+        source.seek(offset)
+        while True:
+            ended = process.poll() is not None
+            for line in _new_lines(source):
+                message = _parse(line)
+                if message is None:
+                    logger.debug("%s: %s", stage, line)
+                elif "failure" in message:
+                    failure = (0, message["failure"])
+                else:
+                    display.update(message["job"], message["done"], message["total"], message["unit"], message["values"])
+            if ended:
+                break
+            look.raise_if_cancelled()
+            time.sleep(POLL_SECONDS)
+    return (_worker_status(process.returncode, output, offset), failure[1]) if failure else None
+
+
+def _worker_status(returncode: int, output: Path, offset: int) -> int:
+    """The worker's own status: a launcher of several processes turns every failure into 1."""
+    if returncode == 2 or "exitcode  : 2" in _read_from(output, offset):
+        return 2
+    return 1
+
+
+def _new_lines(source: TextIO) -> Iterator[str]:
+    while True:
+        place = source.tell()
+        line = source.readline()
+        if not line.endswith("\n"):
+            source.seek(place)  # the rest of the line is still being written
+            return
+        yield line.rstrip("\n")
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    if not line.startswith(MARK):
+        return None
+    try:
+        return json.loads(line[len(MARK) :])
+    except ValueError:  # two ranks wrote at once
+        return None
+
+
+def _read_from(output: Path, offset: int) -> str:
+    with output.open("rb") as handle:
+        handle.seek(offset)
+        return handle.read().decode("utf-8", errors="replace")
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM to the whole group, time for a checkpoint, then SIGKILL."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.poll()
+
+
+class _CancelWatch:
+    """Every few seconds asks the Prefect server whether this run was cancelled: a dead worker cannot tell it."""
+
+    PERIOD = 5.0
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + self.PERIOD
+
+    def raise_if_cancelled(self) -> None:
+        """Raise WorkFailed when the run's state says so; an absent server must not stop training."""
+        from tasks.progress import inside_prefect_run
+
+        if time.monotonic() < self._next or not inside_prefect_run():
+            return
+        self._next = time.monotonic() + self.PERIOD
+        from prefect import runtime
+        from prefect.client.orchestration import get_client
+
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(runtime.flow_run.id).state
+        except Exception as error:  # noqa: BLE001
+            logger.debug("run state not read: %s", error)
+            return
+        if state is not None and (state.is_cancelling() or state.is_final()):
+            raise WorkFailed(f"the run was ended from outside (state {state.name}); run it again to continue from the last checkpoint")

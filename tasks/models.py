@@ -1,0 +1,129 @@
+"""The starting model of a run as a `policies` artifact: a folder, a hub model resolved to a commit, or a small new one.
+
+Weights of a folder or of the hub are not copied: the artifact records where they lie and the hashes of their files.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from srpo_core.config import ModelSettings
+from srpo_core.errors import InputError
+from storage import parquet
+from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
+
+VERSION = 1
+TEXTS_FOR_TOKENIZER = 20_000
+WEIGHTS = re.compile(r".*\.safetensors$")
+SMALL_FILES = re.compile(r".*\.(json|jinja|txt|model)$")
+logger = logging.getLogger("srpo")
+
+
+def model_folder(policy: Artifact) -> Path:
+    """Where a policy's weights, tokenizer and template lie."""
+    external = policy.info.get("model_folder")
+    return Path(external) if external else policy.path / "model"
+
+
+def prepare_base_model(settings: ModelSettings, home: Path, data: Artifact | None) -> Artifact:
+    """The starting model. `data` (demonstrations or preferences) gives the texts a small model's tokenizer is learned from.
+
+    Raises InputError for a folder without weights or tokenizer, and for a hub model that cannot be had.
+    """
+    if settings.small is not None:
+        return _make_small(settings, home, data)
+    name = str(settings.name_or_path)
+    folder = Path(name)
+    commit = None if folder.is_dir() else _resolve_commit(name, settings.revision)
+    if commit is not None:
+        folder = _download(name, commit)
+    _check_files(folder, name)
+    asked = {"method": "hub", "settings": {"name_or_path": name, "commit": commit, "files": None if commit else _hash_files(folder)}}
+    fingerprint = compute_fingerprint("policies", VERSION, asked, {})
+    found = find_artifact(home, "policies", fingerprint)
+    if found is not None:
+        return found
+    with writing(home, "policies", fingerprint, version=VERSION, settings=asked, parents={}) as writer:
+        if writer.artifact is not None:
+            return writer.artifact
+        listing = writer.path / "weights.json"
+        parquet.write_json(listing, asked)
+        return writer.complete([listing], info={"name": name, "model_folder": str(folder.resolve())})
+
+
+def _make_small(settings: ModelSettings, home: Path, data: Artifact | None) -> Artifact:
+    if data is None or settings.small is None:
+        raise InputError("expected texts to learn a small model's tokenizer from, found none; give demonstrations or preferences")
+    asked = {"method": "small", "settings": settings.small.model_dump() | {"max_length": settings.max_length}}
+    fingerprint = compute_fingerprint("policies", VERSION, asked, {"data": data})
+    found = find_artifact(home, "policies", fingerprint)
+    if found is not None:
+        return found
+    with writing(home, "policies", fingerprint, version=VERSION, settings=asked, parents={"data": data}) as writer:
+        if writer.artifact is not None:
+            return writer.artifact
+        from srpo_core.models import create_small_model, save_model, train_tokenizer
+
+        tokenizer = train_tokenizer(_texts(data), settings.small.vocab_size)
+        model = create_small_model(settings.small, tokenizer, settings.max_length)
+        save_model(model, tokenizer, writer.path / "model")
+        logger.info("small model: %d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))
+        counts = {"parameters": sum(p.numel() for p in model.parameters()), "tokens": len(tokenizer)}
+        return writer.complete(list_files(writer.path / "model"), counts=counts, info={"name": "small"})
+
+
+def _texts(data: Artifact) -> Iterator[str]:
+    for number, row in enumerate(data.rows()):
+        if number >= TEXTS_FOR_TOKENIZER:
+            return
+        yield from (message["content"] for message in row["prompt"])
+        yield from (row[name] for name in ("chosen", "rejected", "draft", "completion") if row.get(name))
+
+
+def list_files(folder: Path) -> list[Path]:
+    """All files below a folder, in order of name."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _check_files(folder: Path, name: str) -> None:
+    files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if not any(WEIGHTS.match(file) for file in files):
+        raise InputError(f"expected safetensors weights in {folder}, found {', '.join(sorted(files)) or 'nothing'}; check {name}")
+    if "tokenizer.json" not in files and "tokenizer_config.json" not in files:
+        raise InputError(f"expected a tokenizer beside the weights in {folder}, found none; save the tokenizer there")
+
+
+def _hash_files(folder: Path) -> str:
+    """One hash over the contents of a model folder's weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for path in list_files(folder):
+        if WEIGHTS.match(path.name) or SMALL_FILES.match(path.name):
+            digest.update(f"{path.relative_to(folder)}:{parquet.sha256_of_file(path)};".encode())
+    return digest.hexdigest()
+
+
+def _resolve_commit(name: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise InputError(f"expected a model folder at {name}, found none; check the path")
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return str(HfApi().model_info(name, revision=revision).sha)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network") from error
+
+
+def _download(name: str, commit: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
+    except Exception as error:
+        raise InputError(f"expected the files of hub model {name} at {commit}, found {type(error).__name__}; check the network") from error
