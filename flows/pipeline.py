@@ -1,24 +1,26 @@
 """The end-to-end flow: from preference pairs to win rates by number of self-revisions.
 
-`run_stages` is the order of the stages, and the only place that states it. `srpo run` calls it as it is; `run_pipeline` is the
-same under Prefect, where every stage is a task. Resuming means running again: each stage skips what is complete.
+`run_stages` is the order of the stages, and the only place that states it. `srpo run` calls it as it is; `flows/run.py` is
+the same under Prefect, where every stage is a task. Resuming means running again: each stage skips what is complete.
 """
 
 import logging
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
-from srpo_core.config import PipelineSettings
+from srpo_core.config import DemonstrationSettings, PipelineSettings, PreferenceSourceSettings, PromptSourceSettings
+from srpo_core.errors import InputError
 from storage.artifact import Artifact
 from storage.runs import record_run
 from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics
 from tasks.generation import generate_completions
 from tasks.judging import judge_completions
-from tasks.models import prepare_base_model
+from tasks.models import adopt_reference, prepare_base_model
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
 from tasks.preferences import ingest_preferences
 from tasks.prompts import find_contamination, ingest_prompts
@@ -28,20 +30,28 @@ from tasks.reporting import write_report
 from tasks.training import train_policies, train_reference
 
 logger = logging.getLogger("srpo")
-F = TypeVar("F", bound=Callable[..., Any])
-Stage = Callable[[F], F]  # what a stage function becomes: itself, or a Prefect task
+Stage = Callable[[Callable[..., Any]], Callable[..., Any]]  # what a stage function becomes: itself, or a Prefect task
 
 
-def run_stages(settings: PipelineSettings, home: Path, stage: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[Artifact]:
+class Sources(NamedTuple):
+    """Where a run's data come from."""
+
+    preferences: PreferenceSourceSettings
+    evaluation: list[PromptSourceSettings]
+    demonstrations: DemonstrationSettings
+    newsroom: Artifact | None
+
+
+def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> list[Artifact]:
     """Run every stage in order and return every artifact, parents first."""
     preferences, demonstrations, prompts, made = _prepare_data(settings, home, stage)
     base = stage(prepare_base_model)(settings.model, home, demonstrations or preferences)
     shared = {"model": settings.model, "resources": settings.resources, "home": home}
-    reference = base
-    if settings.supervised is not None:
-        reference = stage(train_reference)(
-            base, demonstrations, settings.supervised, template=settings.template, decoding=settings.generation, **shared
-        )
+    prompting = {"template": settings.template, "decoding": settings.generation}
+    if settings.supervised is None:
+        reference = stage(adopt_reference)(base, model=settings.model, home=home, **prompting)
+    else:
+        reference = stage(train_reference)(base, demonstrations, settings.supervised, **prompting, **shared)
     contamination = stage(find_contamination)(preferences, prompts, home)
     rows = stage(compute_reference)(reference, preferences, settings.training, **shared)
     policies = stage(train_policies)(reference, preferences, rows, contamination, settings.method_settings(), **shared)
@@ -56,43 +66,61 @@ def run_stages(settings: PipelineSettings, home: Path, stage: Callable[[Callable
         for one in completions
     ]
     made += [base, reference, contamination, rows, *policies, *completions, *games]
-    return made + ([diagnostics.complete()] if diagnostics else [])
+    return made + (diagnostics.complete() if diagnostics else [])
+
+
+def locate_sources(settings: PipelineSettings, home: Path, stage: Stage) -> Sources:
+    """The sources that the settings name, or the newsroom's files, which are written first."""
+    if settings.preferences is not None:
+        evaluation = _chosen_sets(settings.evaluation, settings.only_sets)
+        return Sources(settings.preferences, evaluation, settings.demonstrations, None)
+    world = stage(write_newsroom)(settings.newsroom, home)
+    demonstrations = settings.demonstrations.model_copy(update={"path": str(world.path / "demonstrations.jsonl")})
+    evaluation = _chosen_sets(prompt_sources(world, settings.only_sets), settings.only_sets)
+    return Sources(preference_source(world), evaluation, demonstrations, world)
 
 
 def _prepare_data(
-    settings: PipelineSettings, home: Path, stage: Callable[[Callable[..., Any]], Callable[..., Any]]
+    settings: PipelineSettings, home: Path, stage: Stage
 ) -> tuple[Artifact, Artifact | None, list[Artifact], list[Artifact]]:
     """Preferences, demonstrations, evaluation sets, and all artifacts made."""
     made: list[Artifact] = []
-    source, evaluation, demonstration_settings = settings.preferences, settings.evaluation, settings.demonstrations
-    if settings.newsroom is not None:
-        world = stage(write_newsroom)(settings.newsroom, home)
-        made.append(world)
-        source, evaluation = preference_source(world), prompt_sources(world)
-        demonstration_settings = demonstration_settings.model_copy(update={"path": str(world.path / "demonstrations.jsonl")})
-    preferences = stage(ingest_preferences)(source, home)
-    prompts = [stage(ingest_prompts)(one, home) for one in evaluation]
+    sources = locate_sources(settings, home, stage)
+    if sources.newsroom is not None:
+        made.append(sources.newsroom)
+    preferences = stage(ingest_preferences)(sources.preferences, home)
+    prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
     demonstrations = None
     if settings.supervised is not None:
-        demonstrations = stage(ingest_demonstrations)(demonstration_settings, home, preferences)
+        demonstrations = stage(ingest_demonstrations)(sources.demonstrations, home, preferences)
     made += [preferences, *([demonstrations] if demonstrations else []), *prompts]
     return preferences, demonstrations, prompts, made
 
 
+def _chosen_sets(evaluation: list[PromptSourceSettings], only: list[str] | None) -> list[PromptSourceSettings]:
+    """The evaluation sets to use. Raises InputError for a name that no set has."""
+    names = [one.name for one in evaluation]
+    unknown = sorted(set(only or []) - set(names))
+    if unknown:
+        raise InputError(f"expected only_sets to name evaluation sets ({', '.join(names)}), found {', '.join(unknown)}; correct the name")
+    return [one for one in evaluation if only is None or one.name in only]
+
+
 def run_recorded(
-    settings: PipelineSettings, home: Path, stage: Callable[[Callable[..., Any]], Callable[..., Any]], prefect_run: str | None = None
+    settings: PipelineSettings, home: Path, stage: Stage, *, prefect_run: str | None = None, deployment: str | None = None
 ) -> str:
     """`run_stages`, publish and report, with `runs/<run_id>.json` written at start and end; the run's id."""
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     asked = settings.model_dump(mode="json")
-    record_run(home, run_id, state="running", settings=asked, artifacts=[], prefect_run=prefect_run)
+    record = partial(record_run, home, run_id, settings=asked, prefect_run=prefect_run, deployment=deployment)
+    record(state="running", artifacts=[])
     artifacts: list[Artifact] = []
-    state = "failed"
     try:
         artifacts = run_stages(settings, home, stage)
-        state = "completed"
-    finally:
-        record_run(home, run_id, state=state, settings=asked, artifacts=artifacts, prefect_run=prefect_run)
-    stage(publish_results)(home)
-    stage(write_report)(home)
+        record(state="completed", artifacts=artifacts)  # before publishing, so that the database knows of it
+        stage(publish_results)(home)
+        stage(write_report)(home)
+    except BaseException:
+        record(state="failed", artifacts=artifacts)
+        raise
     return run_id

@@ -35,20 +35,20 @@ class TemplateSettings(Settings):
 class LoraSettings(Settings):
     """Low-rank adapters instead of full fine-tuning (peft)."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, description="dimensions of each adapter")
     alpha: float = Field(32, gt=0, description="the adapter's output is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="must be 0 for trie and plain layouts to agree exactly")
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    target_modules: list[str] | Literal["all-linear"] = Field("all-linear", description="names of the layers that get an adapter")
 
 
 class SmallModelSettings(Settings):
     """A Llama-style model and its tokenizer, made on the spot: for the newsroom, for tests and for trying out a data set."""
 
-    hidden_size: int = Field(128, ge=16)
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(4, ge=1)
+    hidden_size: int = Field(128, ge=16, description="width, a multiple of num_heads")
+    num_layers: int = Field(2, ge=1, description="decoder layers")
+    num_heads: int = Field(4, ge=1, description="attention heads of a layer")
     vocab_size: int = Field(1024, ge=300, description="at most so many byte-pair tokens, learned from the training texts")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the first weights")
 
 
 class ModelSettings(Settings):
@@ -70,30 +70,30 @@ class ModelSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW with linear warm-up and cosine decay to zero."""
 
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, gt=0, description="at its peak, after the warm-up")
     num_steps: int | None = Field(None, ge=1, description="optimizer steps; none = num_epochs over the data")
     num_epochs: float = Field(1.0, gt=0, description="passes over the data when num_steps is none")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
-    weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.98, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay, times the learning rate per step")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, in [0, 1)")
+    adam_beta2: float = Field(0.98, ge=0, lt=1, description="decay of the mean of squared gradients, in [0, 1)")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
 
 
 class SupervisedSettings(OptimizerSettings):
     """`train --method sft`: imitate demonstrations in the draft and the revision prompt; the result is the reference."""
 
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(2e-5, gt=0, description="at its peak, after the warm-up")
     examples_per_step: int = Field(64, ge=1, description="demonstrations in one optimizer step, over all processes")
     shuffle: bool = Field(True, description="false = in file order, which lets the data carry a curriculum")
-    lora: LoraSettings | None = None
-    seed: int = Field(0, ge=0)
+    lora: LoraSettings | None = Field(None, description="train an adapter; none = all weights")
+    seed: int = Field(0, ge=0, description="of the order of the data and of dropout")
 
 
 class PreferenceSettings(OptimizerSettings):
     """`train --method srpo|dpo|ipo|dpo_both|ipo_both`: one policy trained on pairs against the reference."""
 
-    method: Method = "srpo"
+    method: Method = Field("srpo", description="the loss; the methods with _both put it on the draft and the revision prompt")
     alpha: float = Field(
         2 / 3,
         gt=0,
@@ -110,8 +110,8 @@ class PreferenceSettings(OptimizerSettings):
     )
     pairs_per_step: int = Field(32, ge=1, description="pairs in one optimizer step, over all processes and accumulation")
     layout: Literal["auto", "trie", "plain"] = Field("auto", description="trie: one token tree per pair; plain: one sequence per log-prob")
-    lora: LoraSettings | None = None
-    seed: int = Field(0, ge=0)
+    lora: LoraSettings | None = Field(None, description="train an adapter; none = all weights")
+    seed: int = Field(0, ge=0, description="of the order of the data and of dropout")
 
     @model_validator(mode="after")
     def _method_is_a_preference_method(self) -> "PreferenceSettings":
@@ -126,34 +126,36 @@ class GenerationSettings(Settings):
     num_revisions: int = Field(5, ge=0, le=50, description="revisions after the first draft")
     num_samples: int = Field(1, ge=1, description="independent chains per prompt")
     temperature: float = Field(1.0, ge=0, description="0 = greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="probability mass that is sampled from, in (0, 1]; 1 = all tokens")
     max_new_tokens: int = Field(256, ge=1, description="tokens, including the stop token")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="each prompt and sample derives its own from it")
 
 
 class RuleJudgeSettings(Settings):
     """The exact judge of the newsroom, which knows the facts; its score is a probability."""
 
-    kind: Literal["rule"] = "rule"
+    kind: Literal["rule"] = Field("rule", description="the newsroom's exact judge")
 
 
 class ApiJudgeSettings(Settings):
     """A model behind an OpenAI-compatible HTTP endpoint. The key is read from the environment, never from a setting."""
 
-    kind: Literal["api"] = "api"
-    model: str = Field(min_length=1)
+    kind: Literal["api"] = Field("api", description="a model behind an HTTP address")
+    model: str = Field(min_length=1, description="the model's name as the server knows it")
     base_url: str | None = Field(None, description="for example http://127.0.0.1:8000/v1; none = the client's own default")
     api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
     preset: str = Field("tldr-concise", description="named judge prompt (judging.md 4)")
-    max_concurrency: int = Field(16, ge=1, le=1024)
-    requests_per_minute: float | None = Field(None, gt=0)
+    max_concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at once")
+    requests_per_minute: float | None = Field(None, gt=0, description="none = no limit")
     temperature: float | None = Field(0.0, ge=0, description="none = not sent, for models that refuse it")
     max_tokens: int | None = Field(512, ge=1, description="none = not sent")
     structured: bool = Field(True, description="ask for a JSON reply by schema; the last-line label is the fallback either way")
-    timeout_seconds: float = Field(60, gt=0)
+    timeout_seconds: float = Field(60, gt=0, description="longest wait for one reply, in seconds")
     max_attempts: int = Field(4, ge=1, description="tries of one request on a transient fault, with back-off and jitter")
-    price_per_million_prompt_tokens: float | None = Field(None, ge=0)
-    price_per_million_completion_tokens: float | None = Field(None, ge=0)
+    price_per_million_prompt_tokens: float | None = Field(
+        None, ge=0, description="in your currency, for the cost of a run; none = cost unknown"
+    )
+    price_per_million_completion_tokens: float | None = Field(None, ge=0, description="in your currency; none = cost unknown")
 
 
 JudgeSettings = Annotated[RuleJudgeSettings | ApiJudgeSettings, Field(discriminator="kind")]
@@ -166,9 +168,13 @@ class Resources(Settings):
     threads_per_process: int | None = Field(None, ge=1, description="CPU threads of one process; none = cores / processes")
     tokens_per_microbatch: int = Field(8192, ge=64, description="tokens of one forward and backward pass")
     generation_batch_size: int = Field(64, ge=1, description="prompts decoded together")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, more time"
+    )
     accelerate_config: str | None = Field(None, description="an accelerate config file (FSDP, DeepSpeed); replaces num_processes")
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list, description="where accelerate also sends step metrics"
+    )
     log_every: int = Field(10, ge=1, description="optimizer steps between two logged steps")
     checkpoint_every: int = Field(200, ge=1, description="optimizer steps between two checkpoints")
 
@@ -176,15 +182,22 @@ class Resources(Settings):
 class ColumnMapping(Settings):
     """Which columns of an unrecognised file hold what; give either chosen and rejected, or text_a, text_b and a label."""
 
-    prompt: str | list[str]
-    chosen: str | None = None
-    rejected: str | None = None
-    text_a: str | None = None
-    text_b: str | None = None
+    prompt: str | list[str] = Field(description="column with the prompt, or several to join")
+    chosen: str | None = Field(None, description="column with the preferred text")
+    rejected: str | None = Field(None, description="column with the other text")
+    text_a: str | None = Field(None, description="column with the first text")
+    text_b: str | None = Field(None, description="column with the second text")
     label: str | None = Field(None, description="column with the preferred side")
-    label_a: list[str | int | float] = Field(default_factory=lambda: ["a", "A", "a1", "1", 1, "model_a"])
-    label_b: list[str | int | float] = Field(default_factory=lambda: ["b", "B", "a2", "2", 2, "model_b"])
-    label_tie: list[str | int | float] = Field(default_factory=lambda: ["tie", "equal", "0", 0, "tie (bothbad)", "both"])
+    label_a: list[str | int | float] = Field(
+        default_factory=lambda: ["a", "A", "a1", "1", 1, "model_a"], description="values that say text_a is preferred"
+    )
+    label_b: list[str | int | float] = Field(
+        default_factory=lambda: ["b", "B", "a2", "2", 2, "model_b"], description="values that say text_b is preferred"
+    )
+    label_tie: list[str | int | float] = Field(
+        default_factory=lambda: ["tie", "equal", "0", 0, "tie (bothbad)", "both"],
+        description="values that say neither is preferred",
+    )
     votes: str | None = Field(None, description="column with a list of labels, one per vote")
     cluster: str | None = Field(None, description="column that groups rows which must stay in one split")
     join_with: str = Field(" ", description="put between the items where a column is a list of sentences")
@@ -203,13 +216,15 @@ class PreferenceSourceSettings(Settings):
 
     paths: list[str] = Field(min_length=1, description="files, folders, globs, or hub:<dataset id>[@revision][:config][/split]")
     format: str = Field("auto", description="auto, a format's name, columns, or file.py:function")
-    columns: ColumnMapping | None = None
+    columns: ColumnMapping | None = Field(None, description="with format columns: which column holds what")
     domain: str = Field("unknown", description="what the texts are about; an evaluation set of another domain is out of distribution")
     max_rows: int | None = Field(None, ge=1, description="read at most this many source rows per path")
-    validation_share: float = Field(0.05, ge=0, lt=1)
-    test_share: float = Field(0.0, ge=0, lt=1)
-    cluster_by: Literal["prompt", "column"] = "prompt"
-    seed: int = Field(0, ge=0)
+    validation_share: float = Field(0.05, ge=0, lt=1, description="share of the clusters held out for validation, in [0, 1)")
+    test_share: float = Field(0.0, ge=0, lt=1, description="share of the clusters held out for testing, in [0, 1)")
+    cluster_by: Literal["prompt", "column"] = Field(
+        "prompt", description="what must stay in one split: rows of one prompt, or of one value of columns.cluster"
+    )
+    seed: int = Field(0, ge=0, description="of the split")
 
 
 class PromptSourceSettings(Settings):
@@ -226,11 +241,11 @@ class PromptSourceSettings(Settings):
 class NewsroomSettings(Settings):
     """The embedded default world; see docs/newsroom.md."""
 
-    num_demonstrations: int = Field(100_000, ge=100)
-    num_pairs: int = Field(8_000, ge=10)
-    votes_per_pair: int = Field(5, ge=1)
+    num_demonstrations: int = Field(100_000, ge=100, description="demonstrations for the supervised stage")
+    num_pairs: int = Field(8_000, ge=10, description="preference pairs")
+    votes_per_pair: int = Field(5, ge=1, description="votes on each pair, one annotator each")
     num_prompts: int = Field(200, ge=10, description="evaluation prompts per set")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the whole world")
 
 
 class DemonstrationSettings(Settings):
@@ -258,19 +273,32 @@ class PipelineSettings(Settings):
 
     name: str = Field("run", min_length=1, description="shown in run names and reports")
     newsroom: NewsroomSettings | None = Field(None, description="the embedded world instead of preferences and evaluation")
-    preferences: PreferenceSourceSettings | None = None
-    demonstrations: DemonstrationSettings = Field(default_factory=lambda: DemonstrationSettings.model_validate({}))
-    evaluation: list[PromptSourceSettings] = Field(default_factory=list)
-    model: ModelSettings
-    template: TemplateSettings = Field(default_factory=lambda: TemplateSettings.model_validate({}))
+    preferences: PreferenceSourceSettings | None = Field(None, description="where the pairs come from; none = the newsroom")
+    demonstrations: DemonstrationSettings = Field(
+        default_factory=lambda: DemonstrationSettings.model_validate({}), description="what the supervised stage imitates"
+    )
+    evaluation: list[PromptSourceSettings] = Field(
+        default_factory=list, description="evaluation sets; the newsroom brings its own"
+    )
+    only_sets: list[str] | None = Field(None, description="names of the evaluation sets to use; none = all (of the newsroom: id, long, mix)")
+    model: ModelSettings = Field(description="the weights to start from")
+    template: TemplateSettings = Field(
+        default_factory=lambda: TemplateSettings.model_validate({}), description="how prompts and drafts become text"
+    )
     supervised: SupervisedSettings | None = Field(None, description="none = the model is the reference as it is")
-    training: PreferenceSettings = Field(default_factory=lambda: PreferenceSettings.model_validate({}))
+    training: PreferenceSettings = Field(
+        default_factory=lambda: PreferenceSettings.model_validate({}), description="how every method is trained"
+    )
     methods: list[Method] = Field(default_factory=lambda: ["srpo"], description="policies trained on the pairs, each from the reference")
     per_method: dict[Method, dict[str, Any]] = Field(default_factory=dict, description="training settings that differ for one method")
-    generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings.model_validate({}))
-    judge: JudgeSettings
+    generation: GenerationSettings = Field(
+        default_factory=lambda: GenerationSettings.model_validate({}), description="drafts and revisions on the evaluation sets"
+    )
+    judge: JudgeSettings = Field(description="who compares the texts with the gold")
     diagnostics: DiagnosticsSettings | None = Field(None, description="newsroom only")
-    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+    resources: Resources = Field(
+        default_factory=lambda: Resources.model_validate({}), description="how the work is spread over memory and processes"
+    )
 
     @model_validator(mode="after")
     def _one_source_of_data(self) -> "PipelineSettings":

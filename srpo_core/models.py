@@ -1,17 +1,19 @@
 """Policies on disk: loading from a folder or the hub, making a small new one, adding adapters, saving as safetensors."""
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srpo_core.config import Dtype, LoraSettings, SmallModelSettings
 from srpo_core.errors import InputError
 
+ADAPTER_FILE = "adapter_config.json"
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% if m['role'] == 'assistant' %}{{ '<|end|>' }}"
@@ -34,6 +36,7 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
 
     Raises InputError when the folder holds no weights or not a causal language model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = Path(folder)
@@ -41,12 +44,14 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
         raise InputError(f"expected a model folder at {folder}, found {'a file' if folder.exists() else 'nothing'}; check the path")
     weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     try:
-        if (folder / "adapter_config.json").exists():
+        if (folder / ADAPTER_FILE).exists():
             return _load_adapter(folder, dtype).eval()
         # use_safetensors: a pickle can run code when it is loaded
         options: dict[str, Any] = {"dtype": weights, "use_safetensors": True, "attn_implementation": "sdpa"}
         return AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
-    except (OSError, ValueError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"expected a causal language model with safetensors weights in {folder}, found none that loads ({_first_line(error)}); "
             "download or convert it first"
@@ -56,8 +61,9 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
 def _load_adapter(folder: Path, dtype: Dtype) -> Any:
     from peft import PeftModel
 
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return PeftModel.from_pretrained(load_model(base, dtype), str(folder))
+    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    inside = folder / base  # an absolute path stays what it is
+    return PeftModel.from_pretrained(merge_adapter(load_model(inside if inside.is_dir() else base, dtype)), str(folder))
 
 
 def add_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
@@ -80,10 +86,26 @@ def merge_adapter(model: Any) -> Any:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights (or the adapter alone) as safetensors, and the tokenizer, into `folder`."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+def save_model(model: Any, tokenizer: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write weights (or the adapter alone) as safetensors, and the tokenizer, into `folder`.
+
+    `weights`: the model's state dict where the model itself does not hold it, as when it is sharded. An adapter names its base
+    by a path relative to `folder` where both lie in the same home, so that a home can be moved.
+    """
+    model.save_pretrained(str(folder), state_dict=None if weights is None else dict(weights))
     tokenizer.save_pretrained(str(folder))
+    if (folder / ADAPTER_FILE).exists():
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's absolute path
+        _make_base_relative(folder.resolve())
+
+
+def _make_base_relative(folder: Path) -> None:
+    file = folder / ADAPTER_FILE
+    config = json.loads(file.read_text(encoding="utf-8"))
+    base = Path(config["base_model_name_or_path"])
+    if base.is_dir() and base.resolve().is_relative_to(folder.parent.parent):
+        config["base_model_name_or_path"] = os.path.relpath(base.resolve(), folder)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -156,7 +156,8 @@ def draft_plan(document: Document, writer: Writer, rng: np.random.Generator) -> 
 def revise_plan(document: Document, draft: Plan, writer: Writer, rng: np.random.Generator, keep: float = KEEP) -> Plan:
     """Keep each decision of the draft with probability `keep`, else let the writer decide anew.
 
-    The writer's own distribution is stationary under this, so its revisions neither improve nor spoil.
+    The writer's own distribution is stationary under this, so its revisions neither improve nor spoil (up to the limits of 1
+    and 5 facts: plans that break them are drawn again, which lengthens summaries by a hundredth over many revisions).
     """
     return _draw_until_fits(
         lambda: tuple(kept if rng.random() < keep else _decide(document, i, writer, rng) for i, kept in enumerate(draft))
@@ -272,8 +273,9 @@ def win_probability(document: Document, writer: Writer, other: Writer, rng: np.r
 def draw_demonstrations(count: int, rng: np.random.Generator, restating_share: float = 0.2) -> Iterator[dict[str, str | None]]:
     """Yield prompt, draft (or None) and completion: a draft and a revision for each document, over all domains.
 
-    A curriculum: the first `restating_share` restate all facts of short documents, because a small model that has not learned
-    to copy learns nothing from noisy summaries; the rest are the reference writer's drafts and its neutral revisions.
+    A curriculum: the first `restating_share` restate some facts of documents that grow longer, without errors, because a small
+    model that has not learned to copy learns nothing from noisy summaries; the rest are the reference writer's drafts and its
+    neutral revisions.
     """
     domains = list(DOMAINS.values())
     for index in range(count // 2):

@@ -35,6 +35,7 @@ class Objective(Protocol):
 
     groups: list[Group]  # one per example: the sequences that must stay together
     examples_per_step: int
+    loss_at_start: float | None  # mean loss of a policy that equals the reference; None where it is not known beforehand
 
     def step_size(self, indices: Sequence[int]) -> float:
         """What the loss of the step over all these examples (on all processes) is divided by."""
@@ -62,9 +63,11 @@ class PreferenceObjective:
     """SRPO, DPO, IPO and their two-prompt forms."""
 
     def __init__(self, examples: Sequence[PairExample], settings: PreferenceSettings) -> None:
-        """Raises InputError when there is nothing to train on."""
+        """Raises InputError when there is nothing to train on: no pair, or ties alone."""
         if not examples:
             raise InputError("expected at least one preference pair to train on, found none; look at the counts of the preferences")
+        if all(example.preference == 0.5 for example in examples):
+            raise InputError(f"expected a preferred side in at least one training pair, found ties alone in all {len(examples)}; add pairs")
         self.settings = settings
         self.examples = list(examples)
         self.columns = len(REQUIRED_LOGPS[settings.method])
@@ -72,6 +75,7 @@ class PreferenceObjective:
         self.examples_per_step = settings.pairs_per_step
         scaled = settings.loss_scale == "unit_gradient"
         self.scale = loss_scale_factor(settings.method, settings.beta) if scaled else 1.0
+        self.loss_at_start: float | None = self._loss_at_start()
 
     def step_size(self, indices: Sequence[int]) -> float:
         """Pairs of the step."""
@@ -101,6 +105,12 @@ class PreferenceObjective:
         sums = {name: value.sum().detach() for name, value in metrics.items()}
         return StepPart(self.scale * terms.loss.sum() / step_size, sums)
 
+    def _loss_at_start(self) -> float:
+        preference = torch.tensor([example.preference for example in self.examples], dtype=torch.float32)
+        equal = logps_from_columns(torch.zeros(len(preference), self.columns))
+        loss = LOSSES[self.settings.method](equal, preference, alpha=self.settings.alpha, beta=self.settings.beta).loss
+        return float(loss.mean())
+
     @staticmethod
     def _lengths(chosen: Sequence[PairExample], device: torch.device) -> tuple[Tensor, Tensor]:
         lengths = [
@@ -122,6 +132,7 @@ class ImitationObjective:
         self.draft_flags = [list(flags) for flags in draft_flags]
         mean_size = sum(map(len, groups)) / len(groups)
         self.examples_per_step = max(1, round(examples_per_step / mean_size))
+        self.loss_at_start: float | None = None
         self._tokens = [sum(len(completion) for _, completion in group) for group in groups]
 
     def step_size(self, indices: Sequence[int]) -> float:

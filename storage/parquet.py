@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from storage.errors import BrokenArtifact
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -55,17 +55,28 @@ def read_table(paths: Iterable[Path], schema: pa.Schema, columns: list[str] | No
     for path in paths:
         try:
             tables.append(pq.read_table(path, columns=wanted.names).cast(wanted))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BrokenArtifact(f"expected a Parquet part at {path}, found {error}; delete its folder and run again") from error
+        except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError, and so is a schema that does not match
+            raise _broken(path, error) from error
     return pa.concat_tables(tables) if tables else wanted.empty_table()
 
 
 def iterate_rows(paths: Iterable[Path], batch_size: int = 1024) -> Iterator[dict[str, Any]]:
     """Yield the rows of Parquet parts one by one without holding a whole part in memory."""
     for path in paths:
+        for batch in _batches(path, batch_size):
+            yield from batch.to_pylist()
+
+
+def _batches(path: Path, batch_size: int) -> Iterator[pa.RecordBatch]:
+    try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size):
-                yield from batch.to_pylist()
+            yield from file.iter_batches(batch_size)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> BrokenArtifact:
+    return BrokenArtifact(f"expected a Parquet part at {path}, found {error}; delete its folder and run again")
 
 
 def sha256_of_file(path: Path) -> str:

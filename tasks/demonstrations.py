@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from srpo_core.config import DemonstrationSettings
+from srpo_core.conversations import read_completion, read_prompt
 from srpo_core.errors import InputError
-from srpo_core.records import content_id, user_prompt
-from srpo_core.row_readers import read_rows
+from srpo_core.labelled_pairs import UnusableRow
+from srpo_core.records import content_id
+from srpo_core.row_readers import SourceRow, read_rows
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
@@ -19,7 +21,7 @@ VERSION = 1
 def ingest_demonstrations(settings: DemonstrationSettings, home: Path, preferences: Artifact | None) -> Artifact:
     """Write the artifact `demonstrations`; its rows keep the order of their source, neighbours sharing a prompt.
 
-    Raises InputError when there is neither a file nor preferences, or when a row lacks prompt or completion.
+    Raises InputError when there is neither a file nor preferences, or when a row is unusable.
     """
     parents: dict[str, Artifact] = {}
     if settings.path is not None:
@@ -50,12 +52,21 @@ def ingest_demonstrations(settings: DemonstrationSettings, home: Path, preferenc
 def _from_file(file: Path) -> Iterator[dict[str, Any]]:
     for source in read_rows(file):
         row = source.row or {}
-        prompt, completion, draft = row.get("prompt"), row.get("completion"), row.get("draft")
-        if not prompt or not isinstance(completion, str) or not completion.strip():
-            raise InputError(
-                f"expected prompt and completion in line {source.line} of {file}, found {source.text()[:80]!r}; complete or remove the row"
-            )
-        yield _row(user_prompt(prompt) if isinstance(prompt, str) else prompt, draft, completion, file.name)
+        try:
+            prompt, completion = read_prompt(row.get("prompt")), read_completion(row.get("completion"))
+            draft = read_completion(row["draft"]) if row.get("draft") else None
+        except UnusableRow as error:
+            raise _unusable(source, file, source.problem or str(error)) from error
+        if not completion or not prompt[-1]["content"]:
+            raise _unusable(source, file, "an empty text")
+        yield _row(prompt, draft or None, completion, file.name)
+
+
+def _unusable(source: SourceRow, file: Path, problem: str) -> InputError:
+    return InputError(
+        f"expected prompt, completion and perhaps draft in row {source.line} of {file}, found {problem} in {source.text()[:80]!r}; "
+        "complete or remove the row"
+    )
 
 
 def _from_pairs(preferences: Artifact, revisions: str) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
     if process.returncode == 0:
         return
     if failure:
-        raise (InputError if failure[0] == 2 else WorkFailed)(failure[1])
+        raise (InputError if failure["status"] == 2 else WorkFailed)(failure["failure"])
     tail = "\n".join(line for line in _read_from(output, offset).splitlines()[-TAIL_LINES:])
     raise WorkFailed(f"{stage}: the worker ended with status {process.returncode}; its last lines, of {output}, were:\n{tail}")
 
@@ -87,6 +87,9 @@ def _environment(resources: Resources) -> dict[str, str]:
     cores = os.cpu_count() or 1
     threads = resources.threads_per_process or max(1, cores // resources.num_processes)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if sys.platform == "linux" and not _has_gpu():
+        # Processes of one machine meet on the loopback device: the name of the machine need not resolve to a reachable address.
+        quiet["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     return os.environ | quiet | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
@@ -94,9 +97,12 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset: int) -> tuple[int, str] | None:
-    """Show progress until the process ends; the failure sentence it printed, if any, with its exit status."""
-    failure: tuple[int, str] | None = None
+def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset: int) -> dict[str, Any] | None:
+    """Show progress until the process ends; the failure it printed, if any: the sentence and the worker's own exit status.
+
+    A launcher of several processes turns every status into 1.
+    """
+    failure: dict[str, Any] | None = None
     look = _CancelWatch()
     with ProgressDisplay(stage) as display, output.open("r", encoding="utf-8", errors="replace") as source:
         source.seek(offset)
@@ -107,21 +113,14 @@ def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset
                 if message is None:
                     logger.debug("%s: %s", stage, line)
                 elif "failure" in message:
-                    failure = (0, message["failure"])
+                    failure = message
                 else:
                     display.update(message["job"], message["done"], message["total"], message["unit"], message["values"])
             if ended:
                 break
             look.raise_if_cancelled()
             time.sleep(POLL_SECONDS)
-    return (_worker_status(process.returncode, output, offset), failure[1]) if failure else None
-
-
-def _worker_status(returncode: int, output: Path, offset: int) -> int:
-    """The worker's own status: a launcher of several processes turns every failure into 1."""
-    if returncode == 2 or "exitcode  : 2" in _read_from(output, offset):
-        return 2
-    return 1
+    return failure
 
 
 def _new_lines(source: TextIO) -> Iterator[str]:
@@ -150,17 +149,24 @@ def _read_from(output: Path, offset: int) -> str:
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM to the whole group, time for a checkpoint, then SIGKILL."""
+    """SIGTERM to the whole group, time for a checkpoint, then SIGKILL. A launcher may end before the processes it started."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
+        if not _signal_group(process.pid, sign):
             break
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+        deadline = time.monotonic() + GRACE_SECONDS
+        while _signal_group(process.pid, 0) and time.monotonic() < deadline:
+            process.poll()  # an ended leader that nobody asked about still counts as a member
+            time.sleep(POLL_SECONDS / 4)
     process.poll()
+
+
+def _signal_group(group: int, sign: int) -> bool:
+    """Send a signal (0: none) to a process group; whether there is such a group."""
+    try:
+        os.killpg(group, sign)
+    except (ProcessLookupError, PermissionError):  # macOS refuses where all members have ended
+        return False
+    return True
 
 
 class _CancelWatch:

@@ -5,11 +5,13 @@ Weights of a folder or of the hub are not copied: the artifact records where the
 
 import hashlib
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from srpo_core.config import ModelSettings
+from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings
 from srpo_core.errors import InputError
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
@@ -51,6 +53,40 @@ def prepare_base_model(settings: ModelSettings, home: Path, data: Artifact | Non
         listing = writer.path / "weights.json"
         parquet.write_json(listing, asked)
         return writer.complete([listing], info={"name": name, "model_folder": str(folder.resolve())})
+
+
+def adopt_reference(
+    base: Artifact, *, model: ModelSettings, template: TemplateSettings, decoding: GenerationSettings | None, home: Path
+) -> Artifact:
+    """The starting model as the reference, without supervised training: its files, linked, beside the template's settings.
+
+    Raises InputError when its tokenizer and the template do not go together.
+    """
+    asked = base.settings | {"template": template.model_dump(), "max_length": model.max_length}
+    fingerprint = compute_fingerprint("policies", VERSION, asked, {"base": base})
+    found = find_artifact(home, "policies", fingerprint)
+    if found is not None:
+        return found
+    with writing(home, "policies", fingerprint, version=VERSION, settings=asked, parents={"base": base}) as writer:
+        if writer.artifact is not None:
+            return writer.artifact
+        from srpo_core.models import load_tokenizer
+        from srpo_core.tokenization import PromptTokenizer
+
+        folder = writer.path / "model"
+        _link_files(model_folder(base), folder, home)
+        PromptTokenizer(load_tokenizer(folder), template, model.max_length).save_template(folder, decoding)
+        return writer.complete(list_files(folder), info={"name": base.info["name"]})
+
+
+def _link_files(source: Path, target: Path, home: Path) -> None:
+    """Symbolic links to a model's files: relative within the home, so that it can be moved."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in source.resolve().iterdir():
+        if WEIGHTS.match(path.name) or SMALL_FILES.match(path.name):
+            inside = path.is_relative_to(home.resolve())
+            (target / path.name).symlink_to(os.path.relpath(path, target.resolve()) if inside else path.resolve())
 
 
 def _make_small(settings: ModelSettings, home: Path, data: Artifact | None) -> Artifact:

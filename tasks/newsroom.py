@@ -16,6 +16,7 @@ from storage.artifact import Artifact, compute_fingerprint, find_artifact, writi
 
 VERSION = 1
 DOMAIN = "newsroom-id"  # of the preference pairs; the evaluation sets long and mix are of other domains
+VALIDATION = "validation"  # more documents like those of the preference pairs
 logger = logging.getLogger("srpo")
 
 
@@ -35,6 +36,7 @@ def write_newsroom(settings: NewsroomSettings, home: Path) -> Artifact:
             "preferences.jsonl": newsroom.draw_pairs(settings.num_pairs, settings.votes_per_pair, _rng(settings, "pairs")),
         }
         rows |= {f"{name}.jsonl": newsroom.draw_prompts(name, settings.num_prompts, _rng(settings, name)) for name in newsroom.DOMAINS}
+        rows["validation.jsonl"] = newsroom.draw_prompts("id", settings.num_prompts, _rng(settings, VALIDATION))
         files = [_write_lines(writer.path / name, lines) for name, lines in rows.items()]
         files.append(writer.path / "world.json")
         parquet.write_json(files[-1], _measure_world(settings))
@@ -49,11 +51,14 @@ def preference_source(artifact: Artifact) -> PreferenceSourceSettings:
     return PreferenceSourceSettings(paths=[path], format="columns", columns=columns, domain=DOMAIN)
 
 
-def prompt_sources(artifact: Artifact) -> list[PromptSourceSettings]:
-    """How ingestion reads the newsroom's evaluation sets."""
+def prompt_sources(artifact: Artifact, only: list[str] | None = None) -> list[PromptSourceSettings]:
+    """How ingestion reads the newsroom's evaluation sets; `validation`, for choosing settings, must be asked for by name."""
+    domains = dict.fromkeys(newsroom.DOMAINS) | ({VALIDATION: "id"} if VALIDATION in (only or []) else {})
     return [
-        PromptSourceSettings(name=name, path=str(artifact.path / f"{name}.jsonl"), format="plain", domain=f"newsroom-{name}")
-        for name in newsroom.DOMAINS
+        PromptSourceSettings(
+            name=name, path=str(artifact.path / f"{name}.jsonl"), format="plain", domain=f"newsroom-{domain or name}"
+        )
+        for name, domain in domains.items()
     ]
 
 

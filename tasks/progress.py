@@ -1,6 +1,7 @@
 """What a person sees of long work: a bar in a terminal, plain lines in a log, a progress artifact inside a Prefect run."""
 
 import logging
+import re
 import sys
 import time
 from types import TracebackType
@@ -72,7 +73,7 @@ class ProgressDisplay:
         key = f"progress:{job}"
         try:
             if job not in self._artifact_ids:
-                name = "".join(c if c.isalnum() else "-" for c in f"{self.stage}-{job}".lower()).strip("-")
+                name = re.sub(r"[^a-z0-9]+", "-", f"{self.stage}-{job}".lower()).strip("-")  # all that a key may hold
                 self._artifact_ids[job] = create_progress_artifact(share, key=name, description=f"{self.stage}: {job}")
             elif done >= total or now - self._logged.get(key, 0.0) >= LOG_PERIOD:
                 self._logged[key] = now

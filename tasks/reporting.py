@@ -82,6 +82,14 @@ def write_report(home: Path) -> Path:
     return home / REPORT
 
 
+def read_rates(home: Path) -> list[Row]:
+    """The published win rates with bands, ceilings and the label of each policy, in the report's order."""
+    with open_results(home) as connection:
+        rates = _rows(connection, _RATES)
+    several = _shared_names(rates)
+    return [row | {"label": _label(row, several)} for row in rates]
+
+
 def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     rates, gains = _rows(connection, _RATES), _rows(connection, _GAINS)
     log = _rows(connection, _TRAINING)

@@ -151,12 +151,13 @@ def _complete(plan: _Plan, writer: ArtifactWriter) -> None:
     folder = writer.path
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     log = folder / "part-00000-0.parquet"
-    if not log.exists():
-        (folder / "training_log.parquet").rename(log)
+    if (folder / "training_log.parquet").exists():
+        (folder / "training_log.parquet").replace(log)
     counts = {name: value for name, value in result.items() if isinstance(value, int)}
     info = {"name": plan.name, "layout": result.get("layout"), "steps": _last_step(log)}
     writer.complete([log, *list_files(folder / "model")], counts=counts, info=info)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "result.json").unlink()  # the manifest speaks from here on: without it the policy is trained again
 
 
 def _last_step(log: Path) -> int:

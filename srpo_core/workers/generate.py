@@ -1,5 +1,6 @@
-"""Generation jobs: drafts and revisions of every prompt, one Parquet part per batch of prompts, skipping finished parts."""
+"""Generation jobs: drafts and revisions of every prompt, one Parquet file per batch of prompts, skipping finished prompts."""
 
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 
 from srpo_core.config import Resources
-from srpo_core.decoding import write_chains
+from srpo_core.decoding import fit, write_chains
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
 from srpo_core.tokenization import load_template
 from srpo_core.workers.jobs import GenerateJob
@@ -32,30 +33,39 @@ SCHEMA = pa.schema(
 )
 
 
+PREFIX = "batch"  # of the files a worker writes; the task joins them to parts in the order of the prompts
+
+
 def write_completions(job: GenerateJob, accelerator: Accelerator, resources: Resources) -> None:
-    """Each process takes every n-th batch; a batch's part holds all its revisions, so a kill loses one batch at most."""
+    """Each process takes every n-th prompt that no earlier attempt finished, and writes a file per batch with all revisions.
+
+    A kill loses one batch a process at most, and the next attempt may use other batches and another number of processes.
+    """
     rows = read_rows(job.prompts)
-    size = max(1, min(resources.generation_batch_size, -(-len(rows) // accelerator.num_processes)) // job.settings.num_samples)
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    mine = [(index, batch) for index, batch in enumerate(batches) if index % accelerator.num_processes == accelerator.process_index]
-    todo = [(index, batch) for index, batch in mine if not _part(job, index).exists()]
-    if not todo:
+    finished = {row["prompt_id"] for row in read_rows(finished_files(Path(job.folder)), ["prompt_id"])}
+    accelerator.wait_for_everyone()  # all processes must have listed the files before any of them adds one
+    missing = [row for row in rows if row["prompt_id"] not in finished]
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    if not mine:
         return
     tok, _ = load_template(job.model_folder, load_tokenizer(job.model_folder))
+    for row in mine:
+        fit(tok, row, None, job.settings)  # a prompt that cannot fit stops the work before it begins
     model = merge_adapter(load_model(job.model_folder, job.dtype)).to(accelerator.device)
     per_prompt = job.settings.num_samples * (job.settings.num_revisions + 1)
-    total = sum(len(batch) for _, batch in mine) * per_prompt
-    lines = ProgressLines(job.name, total, "completions", enabled=accelerator.is_main_process)
-    done = total - sum(len(batch) for _, batch in todo) * per_prompt
-    for index, batch in todo:
+    size = max(1, resources.generation_batch_size // job.settings.num_samples)
+    lines = ProgressLines(job.name, len(mine) * per_prompt, "completions", enabled=accelerator.is_main_process)
+    done = 0
+    for start in range(0, len(mine), size):
         completions = []
         with arithmetic(job.dtype, accelerator.device):
-            for written in write_chains(model, tok, batch, job.policy_id, job.settings):
+            for written in write_chains(model, tok, mine[start : start + size], job.policy_id, job.settings):
                 completions += [asdict(completion) for completion in written]
                 lines.show(done + len(completions))
-        write_part(_part(job, index), completions, SCHEMA)
+        write_part(Path(job.folder) / f"{PREFIX}-{uuid.uuid4().hex}.parquet", completions, SCHEMA)
         done += len(completions)
 
 
-def _part(job: GenerateJob, index: int) -> Path:
-    return Path(job.folder) / f"part-{index:05d}-0.parquet"
+def finished_files(folder: Path) -> list[str]:
+    """What this and earlier attempts wrote."""
+    return [str(path) for path in sorted(folder.glob(f"{PREFIX}-*.parquet"))]

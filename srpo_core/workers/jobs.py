@@ -57,7 +57,7 @@ class PreferenceJob(Job):
 
 
 class GenerateJob(Job):
-    """Write drafts and revisions; one part per batch of prompts into `folder`."""
+    """Write drafts and revisions; one file per batch of prompts into `folder`."""
 
     kind: Literal["generate"] = "generate"
     model_folder: str

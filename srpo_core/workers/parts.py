@@ -1,7 +1,8 @@
-"""Parquet parts written by a worker: whole under their final name, or not there."""
+"""Files written by a worker: whole under their final name, or not there."""
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,25 @@ import pyarrow.parquet as pq
 
 
 def write_part(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write rows under an explicit schema to a temporary file, force it to disk and rename it to `path`."""
+    """Write rows under an explicit schema."""
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    _write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON."""
+    _write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value), encoding="utf-8"))
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_rows(paths: Iterable[str], columns: list[str] | None = None) -> list[dict[str, Any]]:

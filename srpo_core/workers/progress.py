@@ -23,10 +23,15 @@ class ProgressLines:
             return
         self._printed_at = now
         line = {"job": self.job, "done": done, "total": self.total, "unit": self.unit, "values": values or {}}
-        print(MARK + json.dumps(line), flush=True)
+        _print(line)
 
 
-def print_failure(message: str) -> None:
-    """Report the one sentence that explains why the work cannot go on."""
-    print(MARK + json.dumps({"failure": message}), flush=True)
+def print_failure(message: str, status: int) -> None:
+    """Report the one sentence that explains why the work cannot go on; `status`: 1 the work failed, 2 unusable input."""
+    _print({"failure": message, "status": status})
+
+
+def _print(line: dict[str, Any]) -> None:
+    # One write with its newline: processes share the file, and print would write the newline apart.
+    sys.stdout.write(f"{MARK}{json.dumps(line)}\n")
     sys.stdout.flush()

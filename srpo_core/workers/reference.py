@@ -16,10 +16,10 @@ from srpo_core.batches import Layout, batch_groups
 from srpo_core.config import Resources
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order
-from srpo_core.models import arithmetic, load_model, load_tokenizer
+from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
 from srpo_core.tokenization import PairTokens, load_template, tokenize_pairs
 from srpo_core.workers.jobs import ReferenceJob
-from srpo_core.workers.parts import read_rows, write_part
+from srpo_core.workers.parts import read_rows, write_json, write_part
 from srpo_core.workers.progress import ProgressLines
 from srpo_core.workers.training import REFERENCE_COLUMNS, longest_groups
 
@@ -43,7 +43,7 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
     pairs = list(missing.values())
     if not pairs:
         return
-    model = load_model(job.model_folder, job.dtype).to(accelerator.device)
+    model = merge_adapter(load_model(job.model_folder, job.dtype)).to(accelerator.device)  # as training merges it
     module = SequenceLogps(model)
     layout = _layout_of(store, job, model, pairs, accelerator)
     chunk_size = min(job.pairs_per_part, -(-len(pairs) // accelerator.num_processes))
@@ -69,7 +69,7 @@ def _layout_of(store: Path, job: ReferenceJob, model: Any, pairs: list[PairToken
     layout = resolve_layout(model, job.layout, longest_groups([pair.sequences for pair in pairs]))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        file.write_text(json.dumps({"layout": layout}))
+        write_json(file, {"layout": layout})
     return layout
 
 

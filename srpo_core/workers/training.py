@@ -1,23 +1,24 @@
 """Training jobs: load a model, build the objective, run the loop, save the policy folder."""
 
-import json
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from srpo_core.batches import Layout
 from srpo_core.config import Dtype, LoraSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.layout import resolve_layout
-from srpo_core.models import add_lora, load_model, load_tokenizer, save_model
+from srpo_core.models import add_lora, load_model, load_tokenizer, merge_adapter, save_model
 from srpo_core.objectives import ImitationObjective, Objective, PreferenceObjective, build_imitation_groups, build_pair_examples
 from srpo_core.tokenization import PromptTokenizer, load_template
-from srpo_core.training_loop import count_steps, train
+from srpo_core.training_loop import count_steps, gather_weights, train
 from srpo_core.workers.jobs import PreferenceJob, SftJob
-from srpo_core.workers.parts import read_rows
+from srpo_core.workers.parts import read_rows, write_json
 from srpo_core.workers.progress import ProgressLines
 
 REFERENCE_COLUMNS = ("logp_a", "logp_b", "logp_a_given_a", "logp_b_given_a", "logp_a_given_b", "logp_b_given_b")
@@ -31,9 +32,10 @@ def train_on_demonstrations(job: SftJob, accelerator: Accelerator, resources: Re
     objective = ImitationObjective(groups, draft_flags, job.settings.examples_per_step)
     model = prepare_model(job.model_folder, job.dtype, job.settings.lora, job.settings.seed, accelerator, resources)
     layout = resolve_layout(model, "auto", longest_groups(objective.groups))
-    _run(job, model, objective, layout, job.settings.shuffle, accelerator, resources)
-    save = lambda folder: tok.save_template(folder, job.decoding)  # noqa: E731
-    _save(job.folder, model, tokenizer, save, accelerator, {"demonstrations_too_long": too_long, "layout": layout})
+    weights = _run(job, model, objective, layout, job.settings.shuffle, accelerator, resources)
+    save_template = partial(tok.save_template, decoding=job.decoding)
+    result = {"demonstrations_too_long": too_long, "layout": layout}
+    _save(job.folder, model, weights, tokenizer, save_template, accelerator, result)
 
 
 def train_on_preferences(job: PreferenceJob, accelerator: Accelerator, resources: Resources) -> None:
@@ -48,9 +50,10 @@ def train_on_preferences(job: PreferenceJob, accelerator: Accelerator, resources
     objective = PreferenceObjective(examples, job.settings)
     model = prepare_model(job.model_folder, job.dtype, job.settings.lora, job.settings.seed, accelerator, resources)
     layout = resolve_layout(model, job.settings.layout, longest_groups([e.tokens.sequences for e in examples]))
-    _run(job, model, objective, layout, True, accelerator, resources)
-    counts = {"pairs": len(examples), "pairs_too_long": too_long, "layout": layout}
-    _save(job.folder, model, tokenizer, lambda folder: tok.save_template(folder, decoding), accelerator, counts)
+    weights = _run(job, model, objective, layout, True, accelerator, resources)
+    save_template = partial(tok.save_template, decoding=decoding)
+    result = {"pairs": len(examples), "pairs_too_long": too_long, "layout": layout}
+    _save(job.folder, model, weights, tokenizer, save_template, accelerator, result)
 
 
 def prepare_model(
@@ -59,13 +62,13 @@ def prepare_model(
     """The model to train, on the device, with adapters if asked for."""
     if dtype == "bfloat16" and lora is None:
         raise InputError("expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; set mixed or lora")
-    model = load_model(folder, dtype).to(accelerator.device)
+    model = merge_adapter(load_model(folder, dtype)).to(accelerator.device).requires_grad_(True)  # merging leaves weights frozen
+    model.name_or_path = folder  # what an adapter records as its base, also where the folder itself held an adapter
     if lora is not None:
         model = add_lora(model, lora, seed)
     if resources.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    torch.manual_seed(seed)
     return model
 
 
@@ -82,13 +85,13 @@ def _run(
     shuffle: bool,
     accelerator: Accelerator,
     resources: Resources,
-) -> None:
+) -> dict[str, Tensor]:
+    """Train; the trained weights."""
     steps = count_steps(job.settings, len(objective.groups), objective.examples_per_step)
     lines = ProgressLines(job.name, steps, "steps", enabled=accelerator.is_main_process)
     if resources.trackers:
-        accelerator.project_configuration.set_directories(job.folder)
-        accelerator.init_trackers("srpo", config={"job": job.name, "settings": job.settings.model_dump_json()})
-    train(
+        _start_trackers(job, accelerator)
+    module = train(
         model,
         objective,
         job.settings,
@@ -101,15 +104,37 @@ def _run(
         folder=Path(job.folder),
         report=lambda done, _total, metrics: lines.show(done, metrics),
     )
+    weights = gather_weights(accelerator, module)
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers.clear()
     accelerator.free_memory()
+    return weights
+
+
+def _start_trackers(job: SftJob | PreferenceJob, accelerator: Accelerator) -> None:
+    """A run of its own for every job of a launch, with files beside the job's."""
+    accelerator.project_configuration.logging_dir = job.folder
+    config = {"job": job.name, "dtype": job.dtype}
+    config |= {name: value if isinstance(value, int | float | str) else str(value) for name, value in job.settings.model_dump().items()}
+    names: dict[str, dict[str, Any]] = {"wandb": {"name": job.name}, "mlflow": {"run_name": job.name}}
+    accelerator.init_trackers("srpo", config=config, init_kwargs=names)
 
 
 def _save(
-    folder: str, model: Any, tokenizer: Any, save_template: Callable[[Path], None], accelerator: Accelerator, result: dict[str, Any]
+    folder: str,
+    model: Any,
+    weights: dict[str, Tensor],
+    tokenizer: Any,
+    save_template: Callable[[Path], None],
+    accelerator: Accelerator,
+    result: dict[str, Any],
 ) -> None:
+    """The policy's folder; last result.json, which says that it is whole."""
     if accelerator.is_main_process:
         target = Path(folder) / "model"
-        save_model(model, tokenizer, target)
+        shutil.rmtree(target, ignore_errors=True)  # what an attempt left that was ended while it saved
+        save_model(model, tokenizer, target, weights)
         save_template(target)
-        (Path(folder) / "result.json").write_text(json.dumps(result))
+        write_json(Path(folder) / "result.json", result)
     accelerator.wait_for_everyone()

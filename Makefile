@@ -1,0 +1,51 @@
+# From a bare clone with Python 3.11 or newer: `make demo`. GNU make 3.81 or newer; nothing is installed outside .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: help demo test test-slow lint study install install-dev clean
+.DEFAULT_GOAL := help
+
+help:  ## print the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /	/' | expand -t 14
+
+demo: install  ## install, run the whole pipeline on the embedded default, print the win-rate table (minutes)
+	$(BIN)/srpo run --preset demo
+
+test: install-dev  ## install, then lint, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: install-dev  ## the proofs that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: install-dev  ## lint and types alone
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+study: install  ## the demo's claim over methods, betas and seeds (hours; resumable)
+	$(BIN)/python -m benchmarks.study
+
+install: $(VENV)/.installed  ## make .venv with the pinned versions
+install-dev: $(VENV)/.installed-dev  ## ... and the tools of the tests
+
+# A stamp is written last, so that an interrupted installation is done again, and a complete one costs nothing.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "expected Python 3.11 or newer as $(PYTHON), found `$(PYTHON) --version 2>&1`; run make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "installing into $(VENV) (once; minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(PIP) -r requirements-dev.lock
+	@touch $@
+
+clean:  ## remove .venv and caches; artifacts and results stay
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

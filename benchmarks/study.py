@@ -1,0 +1,272 @@
+"""`make study`: what SRPO's self-revisions gain in the newsroom, against DPO and IPO given the same trials, over several seeds.
+
+Protocol, fixed before any result was seen:
+
+1. one world, one supervised reference, fresh pairs so that every training is one pass;
+2. trials: each method gets the same grid of beta and learning rate, one seed, and is judged by its win rate after the last
+   revision on prompts of the training distribution that are used for nothing else;
+3. finals: each method at its own best setting, several seeds, at equal optimizer steps; dpo and ipo, which read two sequences a
+   pair where the others read six, also at equal tokens;
+4. tables with intervals over prompts and seeds, written to docs/study.md and docs/study.json.
+
+Resumable: everything is an artifact, a second start does only what is missing. Run `python -m benchmarks.study --help`.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.pipeline import run_recorded, run_stages
+from flows.presets import load_preset, override
+from srpo_core.config import PipelineSettings, parse_settings
+from srpo_core.resampling import crossed_bootstrap
+from storage.results_db import run_query
+
+METHODS = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")
+DRAFT_ONLY = ("dpo", "ipo")
+VALIDATION = "validation"  # of the training distribution; chooses settings and is used for nothing else
+SETS = ("id", "long", "mix")
+SEEDS = (1, 2, 3, 4, 5)
+logger = logging.getLogger("srpo")
+
+
+class Scale(NamedTuple):
+    """How much of everything; `full` is the committed protocol, `tiny` only proves that the script runs."""
+
+    demonstrations: int
+    pairs: int
+    prompts: int
+    trial_steps: int
+    final_steps: int
+    betas: tuple[float, ...]
+    learning_rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    diagnostics: Mapping[str, int]
+
+
+SCALES = {
+    "full": Scale(240_000, 64_000, 400, 1000, 1800, (0.1, 0.3), (1e-4, 3e-4), SEEDS, {"num_prompts": 100, "num_drafts": 16, "num_proposals": 24, "num_chains": 4}),
+    "short": Scale(240_000, 40_000, 400, 400, 1000, (0.1, 0.3), (1e-4, 3e-4), SEEDS, {"num_prompts": 60, "num_drafts": 16, "num_proposals": 16, "num_chains": 4}),
+    "tiny": Scale(600, 200, 12, 3, 5, (0.1,), (1e-4, 3e-4), (1, 2), {"num_prompts": 4, "num_drafts": 2, "num_proposals": 2, "num_chains": 1}),
+}
+
+
+class Run(NamedTuple):
+    """One training of the study."""
+
+    method: str
+    beta: float
+    learning_rate: float
+    steps: int
+    seed: int
+
+    def training(self) -> dict[str, Any]:
+        """Its settings."""
+        return {"beta": self.beta, "learning_rate": self.learning_rate, "num_steps": self.steps, "seed": self.seed}
+
+
+def settings_for(scale: Scale, runs: Sequence[Run], sets: Sequence[str]) -> PipelineSettings:
+    """The demo's world at this scale; one method each (`methods` cannot repeat)."""
+    values = override(
+        load_preset("demo"),
+        [
+            "name=study",
+            f"only_sets={json.dumps(list(sets))}",
+            f"newsroom={json.dumps({'num_demonstrations': scale.demonstrations, 'num_pairs': scale.pairs, 'num_prompts': scale.prompts})}",
+            f"diagnostics={json.dumps(dict(scale.diagnostics))}",
+            "resources.num_processes=1",
+            "resources.threads_per_process=1",
+            "training.alpha=0.9",
+        ],
+    )
+    values["methods"] = [run.method for run in runs]
+    values["per_method"] = {run.method: run.training() for run in runs}
+    return parse_settings(PipelineSettings, values, "benchmarks/study.py")
+
+
+def train_all(scale: Scale, runs: Sequence[Run], sets: Sequence[str], home: Path, workers: int) -> None:
+    """Every run to the end, `workers` at a time, each a single-thread process: two such beat one of two threads."""
+    done = itertools.count(1)
+    began = time.monotonic()
+
+    def one(run: Run) -> None:
+        run_stages(settings_for(scale, [run], sets), home, lambda function: function)
+        logger.info("study: %d of %d runs done, %.0f s: %s", next(done), len(runs), time.monotonic() - began, run)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(one, runs))
+
+
+def trial_runs(scale: Scale) -> list[Run]:
+    """The same grid for every method, expensive methods first so that the last ones fill the gaps."""
+    grid = itertools.product(scale.betas, scale.learning_rates)
+    cells = [Run(method, beta, rate, scale.trial_steps, 0) for beta, rate in grid for method in METHODS]
+    return sorted(cells, key=lambda run: run.method in DRAFT_ONLY)
+
+
+def choose(scale: Scale, home: Path) -> dict[str, Run]:
+    """Each method's best trial by win rate after the last revision on the validation prompts."""
+    rows = curves(home, VALIDATION)
+    best: dict[str, Run] = {}
+    for method in METHODS:
+        trials = [row for row in rows if row["method"] == method and row["seed"] == 0 and row["steps"] == scale.trial_steps]
+        top = max(trials, key=lambda row: row["rates"][-1])
+        best[method] = Run(method, top["beta"], top["learning_rate"], scale.final_steps, 0)
+    return best
+
+
+def token_ratio(home: Path) -> float:
+    """Tokens of a six-sequence step over those of a two-sequence step, as trained."""
+    query = (
+        "SELECT p.method, sum(t.value) AS tokens FROM training_log t JOIN policies p USING (policy_id) "
+        "WHERE t.name = 'tokens' AND p.seed = 0 GROUP BY ALL"
+    )
+    tokens = {row["method"]: row["tokens"] for row in run_query(home, query).to_pylist()}
+    return tokens["srpo"] / tokens["dpo"]
+
+
+def curves(home: Path, eval_set: str) -> list[dict[str, Any]]:
+    """One row a policy: settings and win rates by revision."""
+    query = f"""
+        SELECT w.method, w.policy_id, w.seed, w.beta, p.learning_rate, CAST(p.settings->>'$.settings.num_steps' AS INT) AS steps,
+               list(w.win_rate ORDER BY revision_index) AS rates
+        FROM win_rates w JOIN policies p USING (policy_id) WHERE w.eval_set = '{eval_set}' GROUP BY ALL"""
+    return run_query(home, query).to_pylist()
+
+
+def prompt_scores(home: Path, policies: Sequence[str], eval_set: str) -> tuple[np.ndarray, list[str]]:
+    """Scores (policies, prompts, revisions) and the prompts, from the published games."""
+    names = ", ".join(f"'{p}'" for p in policies)
+    query = f"""
+        SELECT policy_id, prompt_id, revision_index, avg(score) AS score FROM verdicts
+        WHERE eval_set = '{eval_set}' AND policy_id IN ({names}) GROUP BY ALL ORDER BY policy_id, prompt_id, revision_index"""
+    rows = run_query(home, query).to_pylist()
+    prompts = sorted({row["prompt_id"] for row in rows})
+    revisions = 1 + max(row["revision_index"] for row in rows)
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+    order = {policy: i for i, policy in enumerate(policies)}
+    scores = np.full((len(policies), len(prompts), revisions), np.nan)
+    for row in rows:
+        scores[order[row["policy_id"]], place[row["prompt_id"]], row["revision_index"]] = row["score"]
+    return scores, prompts
+
+
+def interval(differences: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
+    """Mean of (seeds, prompts) with a 95 % interval crossed over both."""
+    result = crossed_bootstrap(differences, list(prompts))
+    return {"mean": float(result.estimate), "low": float(result.ci_low), "high": float(result.ci_high)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study and write its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("SRPO_HOME", "srpo_home/study")))
+    parser.add_argument("--scale", choices=sorted(SCALES), default="full")
+    parser.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1), help="trainings side by side, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of study.md and study.json")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    scale, home, began = SCALES[options.scale], options.home, time.monotonic()
+    trials = trial_runs(scale)
+    train_all(scale, trials[:1], [VALIDATION], home, 1)  # makes the reference that the others share
+    train_all(scale, trials[1:], [VALIDATION], home, options.workers)
+    run_recorded(settings_for(scale, trials[:1], [VALIDATION]), home, lambda function: function)
+    best = choose(scale, home)
+    finals = [run._replace(seed=seed) for seed in scale.seeds for run in best.values()]
+    ratio = token_ratio(home)
+    longer = [run._replace(steps=round(run.steps * ratio)) for run in finals if run.method in DRAFT_ONLY]
+    train_all(scale, sorted([*finals, *longer], key=lambda run: -run.steps), SETS, home, options.workers)
+    run_recorded(settings_for(scale, finals[:1], SETS), home, lambda function: function)
+    tables = summarise(home, scale, finals, longer)
+    tables |= {"scale": options.scale, "token_ratio": ratio, "minutes": (time.monotonic() - began) / 60, "best": [r._asdict() for r in best.values()]}
+    write_tables(tables, options.out)
+    return 0
+
+
+def summarise(home: Path, scale: Scale, finals: Sequence[Run], longer: Sequence[Run]) -> dict[str, Any]:
+    """Curves, gains and distances to SRPO, each with its interval, by evaluation set."""
+    groups = {"equal steps": _by_method(finals), "equal tokens": _by_method(longer)}
+    result: dict[str, Any] = {"curves": [], "distances": []}
+    for eval_set in SETS:
+        known = {(r["method"], r["seed"], r["steps"], r["beta"], r["learning_rate"]): r["policy_id"] for r in curves(home, eval_set)}
+        scores = {}
+        for budget, methods in groups.items():
+            for method, runs in methods.items():
+                ids = [known[(r.method, r.seed, r.steps, r.beta, r.learning_rate)] for r in runs]
+                scores[budget, method], prompts = prompt_scores(home, ids, eval_set)
+                result["curves"].append(_curve_row(eval_set, budget, runs[0], scores[budget, method], prompts))
+        own = scores["equal steps", "srpo"]
+        for (budget, method), other in scores.items():
+            if method != "srpo":
+                distance = interval(own[:, :, -1] - other[:, :, -1], prompts)
+                result["distances"].append({"eval_set": eval_set, "budget": budget, "method": method, **distance})
+    result["ceilings"] = run_query(home, _CEILING_QUERY).to_pylist()
+    result["reference"] = [{"eval_set": s, "rates": r["rates"]} for s in SETS for r in curves(home, s) if r["method"] == "sft"]
+    return result
+
+
+_CEILING_QUERY = """
+    SELECT eval_set, beta, list(ceiling ORDER BY revision_index) AS ceilings, any_value(reference_win_rate) AS reference_win_rate
+    FROM (SELECT DISTINCT ON (eval_set, beta, revision_index) * FROM ceilings) GROUP BY eval_set, beta ORDER BY ALL"""
+
+
+def _by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    ordered = sorted(runs, key=lambda run: (METHODS.index(run.method), run.seed))
+    return {method: list(group) for method, group in itertools.groupby(ordered, key=lambda run: run.method)}
+
+
+def _curve_row(eval_set: str, budget: str, run: Run, scores: np.ndarray, prompts: Sequence[str]) -> dict[str, Any]:
+    return {
+        "eval_set": eval_set,
+        "budget": budget,
+        "method": run.method,
+        "beta": run.beta,
+        "learning_rate": run.learning_rate,
+        "steps": run.steps,
+        "seeds": len(scores),
+        "rates": [interval(scores[:, :, k], prompts) for k in range(scores.shape[2])],
+        "gain": interval(scores[:, :, -1] - scores[:, :, 0], prompts),
+    }
+
+
+def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
+    """study.json with everything, study.md to read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+    last = len(tables["curves"][0]["rates"]) - 1
+    head = ["set", "budget", "method", "β", "lr", "steps", *(f"y{k}" for k in range(last + 1)), f"y{last} − y0"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in tables["curves"]:
+        cells = [row["eval_set"], row["budget"], row["method"], f"{row['beta']:g}", f"{row['learning_rate']:g}", str(row["steps"])]
+        cells += [f"{rate['mean']:.3f}" for rate in row["rates"]] + [_with_interval(row["gain"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    for row in tables["reference"]:
+        lines.append(f"| {row['eval_set']} | | reference | | | | " + " | ".join(f"{rate:.3f}" for rate in row["rates"]) + " | |")
+    for row in tables["ceilings"]:
+        rates = " | ".join(f"{rate:.3f}" for rate in row["ceilings"])
+        lines.append(f"| {row['eval_set']} | | exact SRPO | {row['beta']:g} | | | {rates} | |")
+    lines += ["", f"Distance of SRPO to each method at y{last} (SRPO minus the other):", "", "| set | budget | method | distance |", "|---|---|---|---|"]
+    lines += [f"| {d['eval_set']} | {d['budget']} | {d['method']} | {_with_interval(d)} |" for d in tables["distances"]]
+    intro = (
+        f"# The study\n\nScale `{tables['scale']}`, {tables['minutes']:.0f} minutes. Intervals are 95 %, crossed over prompts and seeds. "
+        f"Equal tokens: {tables['token_ratio']:.2f} times the steps for dpo and ipo.\n\n"
+    )
+    (folder / "study.md").write_text(intro + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _with_interval(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

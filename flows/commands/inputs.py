@@ -1,0 +1,161 @@
+"""What a user names on the command line, made into what the stages take: the home, artifacts by id or path, settings."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srpo_core.errors import InputError
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
+
+HOME_VARIABLE = "SRPO_HOME"
+DEFAULT_HOME = "srpo_home"
+HomeOption = Annotated[
+    str,
+    typer.Option("--home", envvar=HOME_VARIABLE, show_envvar=True, metavar="DIR", help="Folder of all artifacts and results."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="A setting; of another section as section.field=value. May be repeated."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE.yaml", help="Settings by section, as for srpo run; the other sections are ignored."),
+]
+
+
+def open_home(text: str) -> Path:
+    """The home as an absolute path (workers run in another folder). Raises InputError for a remote one or a file."""
+    text = text or DEFAULT_HOME
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise InputError(
+            f"expected a local folder as --home, found {text}: a remote home is not possible yet; name a folder of this machine"
+        )
+    home = Path(text).expanduser().absolute()
+    if home.exists() and not home.is_dir():
+        raise InputError(f"expected a folder as --home, found the file {home}; name another")
+    return home
+
+
+def split_ids(values: Sequence[str]) -> list[str]:
+    """Ids given by repeating an option or with commas between them."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def find_input(home: Path, stage: str, text: str) -> "Artifact":
+    """The complete artifact of `stage` named by its folder, its fingerprint or a beginning of it that no other has."""
+    from storage.artifact import MANIFEST, find_artifact, open_artifact
+
+    if (Path(text) / MANIFEST).is_file():
+        found = open_artifact(Path(text).absolute())
+        if found.stage != stage:
+            raise InputError(
+                f"expected an artifact of stage {stage}, found {found.stage} at {text}; `srpo ls {stage}` lists them"
+            )
+        return found
+    name = text.removeprefix(f"{stage}/").rstrip("/")
+    known = [path.name for path in sorted((home / stage).glob("*")) if (path / MANIFEST).is_file()]
+    matches = [one for one in known if one.startswith(name)] if name else []
+    if len(matches) != 1:
+        found_text = f"{len(matches)} ({', '.join(matches[:4])})" if matches else "none"
+        raise InputError(
+            f"expected one complete artifact of stage {stage} with the id or path {text!r} in {home}, found {found_text}; "
+            f"`srpo ls {stage}` lists them"
+        )
+    artifact = find_artifact(home, stage, matches[0])
+    if artifact is None:
+        raise InputError(f"expected the artifact {stage}/{matches[0]} in {home}, found it gone; run its stage again")
+    return artifact
+
+
+def find_policy(home: Path, text: str) -> "Artifact":
+    """A policy by id or path, or a model folder or hub model, which becomes a policy of the home."""
+    from storage.artifact import MANIFEST, open_artifact
+
+    folder = Path(text)
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        if folder.name == "model" and (folder.parent / MANIFEST).is_file():
+            return open_artifact(folder.parent.absolute())
+        return register_model(home, str(folder.absolute()))
+    if (home / "policies").is_dir() or folder.exists() or "/" not in text:
+        try:
+            return find_input(home, "policies", text)
+        except InputError:
+            if "/" not in text or folder.exists() or text.startswith(("policies/", "/", ".", "~")):
+                raise
+    return register_model(home, text)
+
+
+def register_model(home: Path, name: str) -> "Artifact":
+    """A model folder or a hub model as a policy. Raises InputError when it has no weights or tokenizer, or cannot be had."""
+    from srpo_core.config import ModelSettings, parse_settings
+    from tasks.models import prepare_base_model
+
+    return prepare_base_model(parse_settings(ModelSettings, {"name_or_path": name}, "model"), home, None)
+
+
+class StageSettings:
+    """The sections of settings of one stage command: a file's, with `--set` put over them."""
+
+    def __init__(
+        self, own: str, others: Sequence[str], config: Path | None, assignments: Sequence[str], method: str | None = None
+    ) -> None:
+        """`own`: the section of settings without a dot. Raises InputError for a section the command does not use."""
+        from flows.presets import override, read_settings_file
+        from srpo_core.config import PipelineSettings
+
+        values = read_settings_file(config.expanduser()) if config else {}
+        unknown = sorted(set(values) - set(PipelineSettings.model_fields))
+        if unknown:
+            raise InputError(
+                f"unknown setting {unknown[0]} in {config}; the settings there are "
+                f"{', '.join(sorted(PipelineSettings.model_fields))}"
+            )
+        if method is not None:
+            special = (values.get("per_method") or {}).get(method) or {}
+            values = values | {own: (values.get(own) or {}) | special}
+        prefixed = []
+        for assignment in assignments:
+            head, dot, _ = assignment.partition("=")[0].partition(".")
+            is_section = bool(dot) and head in PipelineSettings.model_fields
+            if is_section and head not in (own, *others):
+                raise InputError(
+                    f"expected settings of {', '.join((own, *others))} in --set {assignment}, found {head}; leave it out here"
+                )
+            prefixed.append(assignment if is_section else f"{own}.{assignment}")
+        self.values = override(values, prefixed)
+
+    def section(self, section_name: str, form: Any, **given: Any) -> Any:
+        """One section, checked, with options that were `given` (not None) put over it. Raises InputError naming the setting."""
+        from srpo_core.config import parse_settings
+
+        values = self.values.get(section_name)
+        if values is not None and not isinstance(values, dict):
+            raise InputError(f"expected settings by name in {section_name}, found {values!r}; indent its settings below it")
+        return parse_settings(
+            form, (values or {}) | {key: value for key, value in given.items() if value is not None}, section_name
+        )
+
+    def resources(self) -> Any:
+        """How the work is spread."""
+        from srpo_core.config import Resources
+
+        return self.section("resources", Resources)
+
+    def model(self, origin: "Artifact | None" = None, name: str | None = None) -> Any:
+        """The model settings; arithmetic is that of `origin`, the policy it starts from, unless said otherwise."""
+        from srpo_core.config import ModelSettings
+
+        section = self.values.get("model") or {}
+        given: dict[str, Any] = {"name_or_path": name}
+        if origin is not None:
+            self.values = self.values | {
+                "model": {key: value for key, value in section.items() if key in ("dtype", "max_length")}
+            }
+            given = {"name_or_path": str(origin.path), "dtype": None if "dtype" in section else origin.settings.get("dtype")}
+        return self.section("model", ModelSettings, **given)

@@ -1,0 +1,102 @@
+"""What commands print: one JSON object or readable text on standard output, log lines on standard error."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CELL_WIDTH = 60  # characters of one cell of a printed table; csv and json give whole texts
+
+
+class StandardErrorHandler(logging.Handler):
+    """Plain lines to whatever `sys.stderr` is at that moment: a progress bar puts its own stream there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; warnings and errors say so."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        print(f"{level}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def configure_logging(debug: bool) -> None:
+    """Send the log of the pipeline to standard error."""
+    logger = logging.getLogger("srpo")
+    logger.handlers = [StandardErrorHandler()]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as one JSON value; a number that does not exist becomes null."""
+    print(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under their columns: with lines on a terminal, in plain aligned text elsewhere."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(columns))]
+    if sys.stdout.isatty():
+        _print_rich(columns, cells, numeric)
+        return
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
+    for row in [list(columns), *cells]:
+        padded = [
+            text.rjust(width) if right else text.ljust(width) for text, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(text) for text in row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
+
+
+def print_fields(fields: Mapping[str, Any], indent: str = "") -> None:
+    """Print names and values, one a line, nested ones indented."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            print(f"{indent}{name}:" + ("" if value else " none"))
+            print_fields(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            print(f"{indent}{name}:")
+            for item in value:
+                print(f"{indent}  - " + ", ".join(f"{k} {_inline(v)}" for k, v in item.items() if v is not None))
+        else:
+            print(f"{indent}{name}: {_inline(value)}")
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, str | Path):
+        return str(value)
+    return "–" if value is None else json.dumps(_plain(value), ensure_ascii=False, default=str)

@@ -1,0 +1,169 @@
+"""`srpo run`: the end-to-end flow in this process, and the win-rate table at its end.
+
+Without a Prefect server (PREFECT_API_URL, or one in the active profile) the stages are plain calls and Prefect is not imported.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.inputs import DEFAULT_HOME, HOME_VARIABLE, HomeOption, JsonOption, open_home
+from flows.commands.output import print_json
+
+# Counts of manifests that mean something was left out or cut short; each is printed when it is not zero.
+LOSSES = {
+    "rejected_rows": "source rows rejected (srpo ask rejected_rows_by_reason)",
+    "contaminated_pairs": "pairs left out of training, because they overlap with an evaluation set",
+    "pairs_too_long": "pairs too long for the model's context, left out of training",
+    "too_long": "demonstrations or pairs too long for the model's context",
+    "prompts_truncated": "completions of a truncated prompt",
+    "finish:length": "completions cut at max_new_tokens",
+    "finish:empty_draft": "revisions of an empty draft",
+    "prompts_without_gold": "prompts without gold, not judged",
+    "unscored": "games unscored (srpo ask unscored_reasons)",
+}
+
+
+def run(
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="demo, tldr or chat.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings of your own; see flows/presets.")
+    ] = None,
+    assignments: Annotated[
+        list[str], typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="A setting. May be repeated.")
+    ] = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything, from preference pairs to win rates; what is complete is skipped."""
+    from flows.presets import resolve_settings
+
+    settings = resolve_settings(preset, config.expanduser() if config else None, assignments)
+    place, began = open_home(home), time.monotonic()
+    run_id = _run_pipeline(settings, place)
+    summary = _summarise(settings, place, run_id) | {"seconds": round(time.monotonic() - began, 1)}
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(summary, place, preset, config)
+
+
+def _run_pipeline(settings: Any, home: Path) -> str:
+    if prefect_server() is not None:
+        from flows.run import run_pipeline
+
+        return str(run_pipeline(settings, str(home)))
+    from flows.commands.stage_lines import with_line
+    from flows.pipeline import run_recorded
+
+    return run_recorded(settings, home, with_line)
+
+
+def prefect_server() -> str | None:
+    """The API URL of the Prefect server that the environment or the active profile names; does not import Prefect."""
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        return url
+    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml")).expanduser()
+    try:
+        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    return (profiles.get("profiles", {}).get(name) or {}).get("PREFECT_API_URL") or None
+
+
+def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:
+    from flows.commands.win_rate_table import read_win_rates
+    from tasks.judging import judge_name
+
+    record = json.loads((home / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
+    policies = [one["fingerprint"] for one in record["stages"] if one["stage"] == "policies"]
+    rows = read_win_rates(home, policies, settings.generation.temperature, judge_name(settings.judge))
+    return {
+        "run_id": run_id,
+        "home": home,
+        "results": home / "results.duckdb",
+        "report": home / "report.html",
+        "policies": policies,
+        "losses": _losses(home, record["stages"]),
+        "win_rates": rows,
+    }
+
+
+def _losses(home: Path, stages: list[dict[str, str]]) -> dict[str, int]:
+    """Everything that was left out or cut short in the artifacts of a run, by name of count, where it is not zero."""
+    from storage.artifact import find_artifact
+
+    found = dict.fromkeys(LOSSES, 0)
+    for stage, fingerprint in {(one["stage"], one["fingerprint"]) for one in stages}:
+        artifact = find_artifact(home, stage, fingerprint)
+        for name in LOSSES:
+            found[name] += artifact.counts.get(name, 0) if artifact else 0
+    return {name: count for name, count in found.items() if count}
+
+
+def _print_summary(summary: dict[str, Any], home: Path, preset: str | None, config: Path | None) -> None:
+    from flows.commands.win_rate_table import print_win_rates
+
+    print("\nWin rate against the gold texts in percent, with its 95 % interval\n")
+    print_win_rates(summary["win_rates"], summary["policies"])
+    print()
+    for name, count in summary["losses"].items():
+        print(f"{count} {LOSSES[name]}")
+    print(
+        f"results  {summary['results']}\nreport   {summary['report']}\nrun      {summary['run_id']}, {summary['seconds']:.0f} s"
+    )
+    print("\nTry next:")
+    for command in _next_commands(summary, home, preset, config):
+        print(f"  {command}")
+
+
+def _next_commands(summary: dict[str, Any], home: Path, preset: str | None, config: Path | None) -> list[str]:
+    program = _program()
+    is_default = home == open_home(os.environ.get(HOME_VARIABLE, DEFAULT_HOME))
+    where = "" if is_default else f" --home {shlex.quote(str(home))}"
+    sql = "SELECT method, eval_set, revision_index, win_rate, ci_low, ci_high FROM win_rates"
+    origin = f"--preset {preset}" if preset else f"--config {shlex.quote(str(config))}"
+    policy = next((row["policy_id"] for row in summary["win_rates"] if row["method"] == "srpo"), summary["policies"][-1])
+    prompt = _example_prompt(home, policy)
+    return [
+        f'{program} sql "{sql}"{where}',
+        f"{program} revise --policy {policy} --prompt {shlex.quote(prompt)} --revisions 3{where}",
+        f"{program} run {origin} --set training.beta=0.3{where}",
+    ]
+
+
+def _example_prompt(home: Path, policy: str) -> str:
+    """A short evaluation prompt the policy has answered."""
+    from storage.results_db import run_query
+
+    sql = f"""SELECT p.prompt[-1].content AS text FROM completions c JOIN prompts p USING (prompt_id)
+        WHERE c.policy_id = '{policy}' AND len(p.prompt) = 1 AND instr(text, chr(10)) = 0 ORDER BY length(text), text LIMIT 1"""
+    rows = run_query(home, sql).to_pylist()
+    return rows[0]["text"] if rows and len(rows[0]["text"]) <= 300 else "@prompt.txt"
+
+
+def _program() -> str:
+    """How this program was called: by name where the shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "srpo" or shutil.which("srpo") == str(called.absolute()):
+        return "srpo"
+    try:
+        return str(called.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command of this file into `app`."""
+    app.command("run")(run)

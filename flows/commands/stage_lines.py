@@ -1,0 +1,38 @@
+"""One line a stage on standard error: its name, what came out, and how long it took or that it was complete already."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+logger = logging.getLogger("srpo")
+SHOWN_COUNTS = 3
+
+
+def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """`stage`, followed by a line in the log."""
+
+    @wraps(stage)
+    def run(*args: Any, **options: Any) -> Any:
+        began, clock = time.time(), time.monotonic()
+        result = stage(*args, **options)
+        logger.info("%s … %s", stage.__name__.replace("_", " "), _outcome(result, began, time.monotonic() - clock))
+        return result
+
+    return run
+
+
+def _outcome(result: Any, began: float, seconds: float) -> str:
+    from storage.artifact import MANIFEST, Artifact
+    from storage.lookup import name_artifact
+
+    artifacts = [one for one in (result if isinstance(result, list) else [result]) if isinstance(one, Artifact)]
+    names = ", ".join(name for name in map(name_artifact, artifacts) if name)
+    # A second of slack: some file systems keep times in whole seconds.
+    if artifacts and all((one.path / MANIFEST).stat().st_mtime < began - 1 for one in artifacts):
+        return f"complete already ({names})" if names else "complete already"
+    counts = [f"{value} {name.replace('_', ' ')}" for one in artifacts[:1] for name, value in one.counts.items() if value]
+    facts = ", ".join(counts[:SHOWN_COUNTS]) if len(artifacts) == 1 else ""
+    text = ": ".join(part for part in (names, facts) if part)
+    return f"{seconds:.1f} s ({text})" if text else f"{seconds:.1f} s"

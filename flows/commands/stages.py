@@ -1,0 +1,283 @@
+"""One command for each later stage: reference, train, generate, judge, publish, report.
+
+Every command names its inputs by id or path and skips what is complete. `--config` takes the same file as `srpo run`.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.inputs import (
+    DEFAULT_HOME,
+    ConfigOption,
+    HomeOption,
+    JsonOption,
+    SetOption,
+    StageSettings,
+    find_input,
+    find_policy,
+    open_home,
+    register_model,
+    split_ids,
+)
+from flows.commands.output import print_fields, print_json
+from flows.commands.stage_lines import with_line
+from srpo_core.errors import InputError
+
+PolicyOption = Annotated[
+    str, typer.Option("--policy", metavar="ID", help="A policy by id or folder, or a model folder or hub model.")
+]
+PreferencesOption = Annotated[str, typer.Option("--preferences", metavar="ID", help="Preference pairs (srpo ingest).")]
+Ids = list[str]
+PromptsOption = Annotated[
+    Ids, typer.Option("--prompts", metavar="ID", help="Evaluation sets (srpo ingest-prompts). May be repeated.")
+]
+
+
+def reference(
+    policy: PolicyOption,
+    preferences: PreferencesOption,
+    config: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the six log-probs of every pair under the frozen reference policy (settings: training)."""
+    from srpo_core.config import PreferenceSettings
+    from tasks.reference import compute_reference
+
+    settings, place = StageSettings("training", ("model", "resources"), config, assignments), open_home(home)
+    training = settings.section("training", PreferenceSettings)
+    frozen, pairs = find_policy(place, policy), find_input(place, "preferences", preferences)
+    options = {"model": settings.model(frozen), "resources": settings.resources(), "home": place}
+    _print_artifacts([with_line(compute_reference)(frozen, pairs, training, **options)], as_json, single=True)
+
+
+def train(
+    method: Annotated[str, typer.Option("--method", help="sft, srpo, dpo, ipo, dpo_both or ipo_both.")] = "srpo",
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="ID", help="The reference policy that a preference method starts from.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="DIR|HUBID", help="sft: the model to start from.")] = None,
+    demonstrations: Annotated[
+        str | None, typer.Option("--demonstrations", metavar="FILE|ID", help="sft: prompt, completion, draft.")
+    ] = None,
+    preferences: Annotated[
+        str | None, typer.Option("--preferences", metavar="ID", help="Preference pairs; sft: made into demonstrations.")
+    ] = None,
+    reference_rows: Annotated[
+        str | None, typer.Option("--reference", metavar="ID", help="Reference rows; computed where none are given.")
+    ] = None,
+    contamination: Annotated[
+        str | None, typer.Option("--contamination", metavar="ID", help="Pairs to leave out of training.")
+    ] = None,
+    prompts: Annotated[
+        Ids, typer.Option("--prompts", metavar="ID", help="Evaluation sets whose overlap is left out of training.")
+    ] = [],  # noqa: B006
+    config: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the reference (--method sft; settings: supervised) or a policy from it (settings: training)."""
+    from srpo_core.config import PREFERENCE_METHODS
+
+    place = open_home(home)
+    if method == "sft":
+        used = ("model", "template", "demonstrations", "generation", "resources")
+        settings = StageSettings("supervised", used, config, assignments)
+        artifact = _train_reference(settings, place, policy or model, demonstrations, preferences)
+    elif method in PREFERENCE_METHODS:
+        if policy is None or preferences is None:
+            raise InputError(
+                f"expected --policy and --preferences for --method {method}, found one missing; `srpo ls` lists what there is"
+            )
+        settings = StageSettings("training", ("model", "resources"), config, assignments, method)
+        artifact = _train_policy(settings, place, method, policy, preferences, reference_rows, contamination, split_ids(prompts))
+    else:
+        raise InputError(f"expected --method sft, {', '.join(PREFERENCE_METHODS)}, found {method!r}; name one of them")
+    _print_artifacts([artifact], as_json, single=True)
+
+
+def _train_reference(
+    settings: StageSettings, home: Any, start: str | None, demonstrations: str | None, preferences: str | None
+) -> Any:
+    from srpo_core.config import DemonstrationSettings, GenerationSettings, SupervisedSettings, TemplateSettings
+    from tasks.demonstrations import ingest_demonstrations
+    from tasks.models import prepare_base_model
+    from tasks.training import train_reference
+
+    supervised = settings.section("supervised", SupervisedSettings)
+    template, generation = settings.section("template", TemplateSettings), settings.section("generation", GenerationSettings)
+    resources = settings.resources()
+    if start is None and not settings.values.get("model"):
+        raise InputError("expected --model DIR|HUBID or --set model.small.hidden_size=128 to start from, found neither; name one")
+    pairs = find_input(home, "preferences", preferences) if preferences else None
+    chosen = settings.section("demonstrations", DemonstrationSettings, path=demonstrations)
+    if demonstrations is not None and not _looks_like_file(demonstrations):
+        rows = find_input(home, "demonstrations", demonstrations)
+    else:
+        rows = with_line(ingest_demonstrations)(chosen, home, pairs)
+    if start is not None:
+        base = find_policy(home, start)
+        model = settings.model(base)
+    else:
+        model = settings.model()
+        base = with_line(prepare_base_model)(model, home, rows) if model.small else register_model(home, str(model.name_or_path))
+    options = {"template": template, "decoding": generation, "model": model, "resources": resources, "home": home}
+    return with_line(train_reference)(base, rows, supervised, **options)
+
+
+def _looks_like_file(text: str) -> bool:
+    """A path that exists or has the form of one; else it is an id."""
+    from pathlib import Path
+
+    return Path(text).is_file() or ("." in text and not Path(text).is_dir())
+
+
+def _train_policy(
+    settings: StageSettings,
+    home: Any,
+    method: str,
+    policy: str,
+    preferences: str,
+    reference_rows: str | None,
+    contamination: str | None,
+    prompts: list[str],
+) -> Any:
+    from srpo_core.config import PreferenceSettings
+    from tasks.prompts import find_contamination
+    from tasks.reference import compute_reference
+    from tasks.training import train_policies
+
+    training = settings.section("training", PreferenceSettings, method=method)
+    start, pairs = find_policy(home, policy), find_input(home, "preferences", preferences)
+    options = {"model": settings.model(start), "resources": settings.resources(), "home": home}
+    if contamination and prompts:
+        raise InputError("expected --contamination or --prompts, found both; --prompts finds the overlap by itself")
+    left_out = find_input(home, "contamination", contamination) if contamination else None
+    if prompts:
+        left_out = with_line(find_contamination)(pairs, [find_input(home, "prompts", one) for one in prompts], home)
+    if reference_rows is None:
+        rows = with_line(compute_reference)(start, pairs, training, **options)
+    else:
+        rows = find_input(home, "reference", reference_rows)
+        _check_parents(rows, {"reference": start, "preferences": pairs})
+    if left_out is not None:
+        _check_parents(left_out, {"preferences": pairs})
+    return with_line(train_policies)(start, pairs, rows, left_out, [training], **options)[0]
+
+
+def _check_parents(artifact: Any, expected: dict[str, Any]) -> None:
+    """Raise InputError when `artifact` was made from other inputs than those named beside it."""
+    for role, parent in expected.items():
+        made_from = artifact.manifest["parents"][role]
+        if made_from["digest"] != parent.digest:
+            raise InputError(
+                f"expected {artifact.stage}/{artifact.fingerprint} to be made from {role} {parent.fingerprint}, "
+                f"found {made_from['fingerprint']}; name the ones that belong together"
+            )
+
+
+def generate(
+    policy: Annotated[Ids, typer.Option("--policy", metavar="ID", help="A policy by id or folder. May be repeated.")],
+    prompts: PromptsOption,
+    revisions: Annotated[int | None, typer.Option("--revisions", metavar="N", help="Revisions after the first draft.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the random choices.")] = None,
+    config: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Write drafts and their self-revisions (settings: generation)."""
+    from srpo_core.config import GenerationSettings
+    from tasks.generation import generate_completions
+
+    settings, place = StageSettings("generation", ("model", "resources"), config, assignments), open_home(home)
+    generation = settings.section("generation", GenerationSettings, num_revisions=revisions, temperature=temperature, seed=seed)
+    policies = [find_policy(place, one) for one in split_ids(policy)]
+    sets = [find_input(place, "prompts", one) for one in split_ids(prompts)]
+    dtypes = {one.settings.get("dtype", "float32") for one in policies}
+    if len(dtypes) > 1:
+        raise InputError(f"expected policies of one dtype, found {', '.join(sorted(dtypes))}; generate for each dtype apart")
+    options = {"model": settings.model(policies[0]), "resources": settings.resources(), "home": place}
+    _print_artifacts(with_line(generate_completions)(policies, sets, generation, **options), as_json)
+
+
+def judge(
+    completions: Annotated[Ids, typer.Option("--completions", metavar="ID", help="Completions to judge. May be repeated.")],
+    kind: Annotated[str | None, typer.Option("--judge", help="rule (the newsroom's own) or api.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="api: the model's name.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="api: for example http://127.0.0.1:8000/v1.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="api: the judge prompt.")] = None,
+    opponents: Annotated[
+        str | None, typer.Option("--opponents", metavar="ID", help="Another policy's completions instead of gold.")
+    ] = None,
+    opponent_revision: Annotated[
+        int | None, typer.Option("--opponent-revision", metavar="N", help="Which revision of the opponents.")
+    ] = None,
+    config: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge completions against gold or against another policy, in both orders (settings: judge)."""
+    from srpo_core.config import ApiJudgeSettings, RuleJudgeSettings
+    from tasks.judging import judge_completions
+
+    settings, place = StageSettings("judge", (), config, assignments), open_home(home)
+    configured = (settings.values.get("judge") or {}).get("kind")
+    chosen = kind or configured or ("api" if model else None)
+    if chosen not in ("rule", "api"):
+        raise InputError(f"expected --judge rule or --judge api --model NAME, found {chosen or 'neither'}; name one of them")
+    if chosen == "api" and model is None and configured != "api" and "model" not in (settings.values.get("judge") or {}):
+        raise InputError("expected --model NAME for --judge api, found none; name the model that the server serves")
+    if configured not in (None, chosen):
+        settings.values = settings.values | {"judge": {}}
+    form: Any = ApiJudgeSettings if chosen == "api" else RuleJudgeSettings
+    asked = settings.section("judge", form, kind=chosen, model=model, base_url=base_url, preset=preset)
+    others = find_input(place, "completions", opponents) if opponents else None
+    games = []
+    for one in [find_input(place, "completions", one) for one in split_ids(completions)]:
+        sets = [find_input(place, "prompts", one.manifest["parents"]["prompts"]["fingerprint"])]
+        extra = {"opponents": others, "opponent_revision_index": opponent_revision}
+        games.append(with_line(judge_completions)(one, sets, asked, place, **extra))
+    _print_artifacts(games, as_json)
+
+
+def publish(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Build results.duckdb from everything in the home."""
+    from tasks.publishing import publish_results
+
+    _print_path("results", with_line(publish_results)(open_home(home)), as_json)
+
+
+def report(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Write report.html, one self-contained page, from results.duckdb."""
+    from tasks.reporting import write_report
+
+    _print_path("report", with_line(write_report)(open_home(home)), as_json)
+
+
+def _print_path(name: str, path: Any, as_json: bool) -> None:
+    if as_json:
+        print_json({name: path})
+    else:
+        print(path)
+
+
+def _print_artifacts(artifacts: list[Any], as_json: bool, single: bool = False) -> None:
+    """One object; of a command that makes several, with the list under `artifacts`."""
+    rows = [{"stage": a.stage, "fingerprint": a.fingerprint, "path": a.path, **a.counts} for a in artifacts]
+    if as_json:
+        print_json(rows[0] if single else {"artifacts": rows})
+        return
+    for row in rows:
+        print_fields(row)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands of this file into `app`."""
+    for command in (reference, train, generate, judge, publish, report):
+        app.command(command.__name__)(command)

@@ -1,0 +1,24 @@
+"""`ingest_pairs`: the flow of `srpo ingest`, from files or hub sets to labelled preference pairs."""
+
+from prefect import flow, runtime
+
+from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, setting_of, short_name
+from srpo_core.config import PreferenceSourceSettings
+from tasks.preferences import ingest_preferences
+
+
+def name_ingestion() -> str:
+    """What is read, such as `ingest: train.jsonl`."""
+    return "ingest: " + ", ".join(map(short_name, setting_of(runtime.flow_run.parameters, "source", "paths") or []))
+
+
+@flow(name="ingest", flow_run_name=name_ingestion, persist_result=False)
+@fails_in_one_sentence
+def ingest_pairs(source: PreferenceSourceSettings, home: str = "") -> str:
+    """Read preference pairs; a file read before is not read again. Returns the id of the artifact `preferences`.
+
+    Args:
+        source: Files, folders, globs or hub sets, and how to read them.
+        home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
+    """
+    return as_prefect_task(ingest_preferences)(source, home_folder(home)).fingerprint

@@ -1,0 +1,24 @@
+"""`ingest_prompt_set`: the flow of `srpo ingest-prompts`, from a file or hub set to an evaluation set with its gold texts."""
+
+from prefect import flow, runtime
+
+from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, setting_of
+from srpo_core.config import PromptSourceSettings
+from tasks.prompts import ingest_prompts
+
+
+def name_ingestion() -> str:
+    """The evaluation set, such as `ingest prompts: xsum`."""
+    return f"ingest prompts: {setting_of(runtime.flow_run.parameters, 'source', 'name')}"
+
+
+@flow(name="ingest-prompts", flow_run_name=name_ingestion, persist_result=False)
+@fails_in_one_sentence
+def ingest_prompt_set(source: PromptSourceSettings, home: str = "") -> str:
+    """Read one evaluation set. Returns the id of the artifact `prompts`.
+
+    Args:
+        source: Where the prompts and their gold texts lie, and what the set is called in every table.
+        home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
+    """
+    return as_prefect_task(ingest_prompts)(source, home_folder(home)).fingerprint

@@ -1,0 +1,21 @@
+"""`publish_home`: the flow of `srpo publish` and `srpo report`, everything in a home as one database and one page."""
+
+from prefect import flow
+
+from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
+from tasks.publishing import publish_results
+from tasks.reporting import write_report
+
+
+@flow(name="publish", flow_run_name="publish", persist_result=False)
+@fails_in_one_sentence
+def publish_home(home: str = "") -> str:
+    """Build results.duckdb and report.html anew from the artifacts. Returns the database's path.
+
+    Args:
+        home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
+    """
+    folder = home_folder(home)
+    database = as_prefect_task(publish_results)(folder)
+    as_prefect_task(write_report)(folder)
+    return str(database)

@@ -1,0 +1,233 @@
+"""Launching workers: their sentences arrive, their crashes show, and nothing is left running, whatever ends whom."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srpo_core.errors import InputError, WorkFailed
+from srpo_core.workers.jobs import GenerateJob, JobFile
+from srpo_core.workers.progress import MARK
+from tasks import launch
+from tests.small_training import SETTINGS_OF_CHAINS, resources
+
+ROOT = Path(__file__).resolve().parents[2]
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+
+
+def any_job(folder: Path) -> GenerateJob:
+    return GenerateJob(
+        name="job",
+        model_folder="/nowhere",
+        dtype="float32",
+        policy_id="p",
+        prompts=[],
+        settings=SETTINGS_OF_CHAINS,
+        folder=str(folder),
+    )
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a Python script in the place of the worker."""
+
+    def use(script: str) -> None:
+        code = f"import json, os, signal, subprocess, sys, time\nMARK = {MARK!r}\n" + textwrap.dedent(script)
+        monkeypatch.setattr(launch, "_command", lambda resources, job_file: [sys.executable, "-c", code, str(job_file)])
+
+    return use
+
+
+def run(folder: Path) -> None:
+    launch.run_jobs("train", [any_job(folder)], resources(), folder)
+
+
+def members(group: int) -> list[str]:
+    """Living processes of a process group, from the process table."""
+    table = subprocess.run(["ps", "-eo", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 3) for line in table.splitlines()]
+    return [row[3] for row in rows if int(row[0]) == group and not row[2].startswith("Z")]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+# --- what a worker says --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, InputError), (1, WorkFailed)])
+@pytest.mark.parametrize("launcher_status", [None, 1], ids=["one process", "behind a launcher"])
+def test_a_workers_sentence_arrives_as_its_error(
+    tmp_path: Path, worker: Any, status: int, error: type[Exception], launcher_status: int | None
+) -> None:
+    """A launcher of several processes turns every status into 1; the sentence keeps its own."""
+    line = json.dumps({"failure": "expected a cat, found a dog at 3", "status": status})
+    worker(f"print('noise'); print(MARK + {line!r}); print('more noise'); sys.exit({launcher_status or status})")
+    with pytest.raises(error, match="^expected a cat, found a dog at 3$"):
+        run(tmp_path)
+
+
+def test_a_crash_shows_the_end_of_the_output(tmp_path: Path, worker: Any) -> None:
+    worker("for i in range(40): print('line', i)\nraise ZeroDivisionError('in the worker')")
+    with pytest.raises(WorkFailed, match=r"train: the worker ended with status 1; its last lines, of .*output.log") as caught:
+        run(tmp_path)
+    assert "ZeroDivisionError: in the worker" in str(caught.value) and "line 39" in str(caught.value)
+    assert "line 20" not in str(caught.value)
+
+
+def test_a_killed_worker_is_a_failure(tmp_path: Path, worker: Any) -> None:
+    worker("os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(WorkFailed, match="the worker ended with status -9"):
+        run(tmp_path)
+
+
+def test_progress_reaches_the_log_also_where_two_processes_wrote_at_once(
+    tmp_path: Path, worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker(
+        """
+        def line(done): return MARK + json.dumps({"job": "sft", "done": done, "total": 2, "unit": "steps", "values": {"loss": 0.5}})
+        print(line(1)); print(MARK + '{"job": "sft", "do@srpo {"jo'); print(line(2), flush=True)
+        """
+    )
+    with caplog.at_level(logging.INFO, "srpo"):
+        run(tmp_path)
+    assert any("sft: 2 of 2 steps" in message and "loss 0.5" in message for message in caplog.messages)
+
+
+def test_the_next_attempt_keeps_the_log_and_reads_its_own_lines_only(tmp_path: Path, worker: Any) -> None:
+    worker(f"print(MARK + {json.dumps({'failure': 'old', 'status': 2})!r}); sys.exit(2)")
+    with pytest.raises(InputError, match="old"):
+        run(tmp_path)
+    worker("print('fine')")
+    run(tmp_path)
+    assert (tmp_path / "output.log").read_text().count("\n") == 2
+
+
+def test_the_job_file_says_everything(tmp_path: Path, worker: Any) -> None:
+    worker("open(sys.argv[1] + '.seen', 'w').write(open(sys.argv[1]).read())")
+    run(tmp_path)
+    read = JobFile.model_validate_json((tmp_path / "jobs.json.seen").read_text())
+    assert read == JobFile(jobs=[any_job(tmp_path)], resources=resources())
+
+
+def test_nothing_to_do_starts_nothing(tmp_path: Path, worker: Any) -> None:
+    worker("sys.exit(9)")
+    launch.run_jobs("train", [], resources(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+# --- how it is started ---------------------------------------------------------------------------------------------------
+
+
+def test_several_processes_and_accelerate_configs_go_through_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    file = Path("jobs.json")
+    assert launch._command(resources(), file)[1:] == ["-m", "srpo_core.workers", "jobs.json"]
+    two = launch._command(resources(num_processes=2), file)
+    assert "accelerate.commands.launch" in two and two[two.index("--num_processes") + 1] == "2" and "--cpu" in two
+    own = launch._command(resources(accelerate_config="fsdp.yaml", num_processes=4), file)
+    assert own[own.index("--config_file") + 1] == "fsdp.yaml" and "--num_processes" not in own
+    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    assert "--multi_gpu" in launch._command(resources(num_processes=2), file)
+
+
+def test_processes_on_a_cpu_meet_on_the_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert launch._environment(resources())["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
+    assert launch._environment(resources())["GLOO_SOCKET_IFNAME"] == "eth1"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    assert "GLOO_SOCKET_IFNAME" not in launch._environment(resources())
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    assert "GLOO_SOCKET_IFNAME" not in launch._environment(resources())
+
+
+def test_shipped_accelerate_configs_parse() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    configs = {path.stem: load_config_from_file(str(path)) for path in sorted((ROOT / "srpo_core/accelerate").glob("*.yaml"))}
+    assert {name: str(config.distributed_type.value) for name, config in configs.items()} == {
+        "deepspeed_zero2": "DEEPSPEED",
+        "deepspeed_zero3": "DEEPSPEED",
+        "fsdp": "FSDP",
+    }
+    assert [configs[f"deepspeed_zero{stage}"].deepspeed_config["zero_stage"] for stage in (2, 3)] == [2, 3]
+    assert configs["deepspeed_zero3"].deepspeed_config["zero3_save_16bit_model"] is True, "else the weights cannot be gathered"
+    assert configs["fsdp"].fsdp_config["fsdp_version"] == 2
+    assert {config.mixed_precision for config in configs.values()} == {"no"}, "precision is the model's dtype setting"
+
+
+# --- how it ends ---------------------------------------------------------------------------------------------------------
+
+STUBBORN = """
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"])
+print(MARK + json.dumps({"job": "j", "done": 1, "total": 2, "unit": "steps", "values": {}}), flush=True)
+time.sleep(120)
+"""
+
+
+def test_an_interrupt_ends_the_whole_group_also_what_ignores_sigterm(
+    tmp_path: Path, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    popen = subprocess.Popen
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, **options)
+        groups.append(process.pid)
+        return process
+
+    def interrupt(*_: Any) -> None:
+        assert len(members(groups[0])) == 2
+        raise KeyboardInterrupt
+
+    worker(STUBBORN)
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(launch.subprocess, "Popen", remember)
+    monkeypatch.setattr(launch.ProgressDisplay, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    wait_until(lambda: not members(groups[0]), 5)
+
+
+@linux_only
+def test_a_worker_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    """The parent is ended by SIGKILL, which it cannot pass on; the kernel tells the worker."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from tasks import launch
+from tests.tasks.test_launch import any_job
+from tests.small_training import resources
+code = "import os, time; print('group', os.getpid(), flush=True); time.sleep(120)"
+launch._command = lambda resources, job_file: [sys.executable, "-c", code]
+launch.run_jobs("train", [any_job(Path({str(tmp_path)!r}))], resources(), Path({str(tmp_path)!r}))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    output = tmp_path / "output.log"
+    line = wait_until(lambda: output.exists() and output.read_text().endswith("\n") and output.read_text())
+    group = int(line.split()[1])
+    assert members(group)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: not members(group), 10)
