@@ -41,7 +41,7 @@ logger = logging.getLogger("srpo")
 
 
 class Scale(NamedTuple):
-    """How much of everything; `full` is the committed protocol, `tiny` only proves that the script runs."""
+    """How much of everything: `full` takes most of a day on two cores, `short` about an hour; `tiny` only proves that it runs."""
 
     demonstrations: int
     pairs: int
@@ -55,9 +55,39 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-    "full": Scale(240_000, 64_000, 400, 1000, 1800, (0.1, 0.3), (1e-4, 3e-4), SEEDS, {"num_prompts": 100, "num_drafts": 16, "num_proposals": 24, "num_chains": 4}),
-    "short": Scale(240_000, 40_000, 400, 400, 1000, (0.1, 0.3), (1e-4, 3e-4), SEEDS, {"num_prompts": 60, "num_drafts": 16, "num_proposals": 16, "num_chains": 4}),
-    "tiny": Scale(600, 200, 12, 3, 5, (0.1,), (1e-4, 3e-4), (1, 2), {"num_prompts": 4, "num_drafts": 2, "num_proposals": 2, "num_chains": 1}),
+    "full": Scale(
+        demonstrations=240_000,
+        pairs=64_000,
+        prompts=400,
+        trial_steps=1000,
+        final_steps=1800,
+        betas=(0.1, 0.3),
+        learning_rates=(1e-4, 3e-4),
+        seeds=SEEDS,
+        diagnostics={"num_prompts": 100, "num_drafts": 16, "num_proposals": 24, "num_chains": 4},
+    ),
+    "short": Scale(
+        demonstrations=160_000,
+        pairs=24_000,
+        prompts=300,
+        trial_steps=250,
+        final_steps=700,
+        betas=(0.1, 0.3),
+        learning_rates=(1e-4, 3e-4),
+        seeds=SEEDS,
+        diagnostics={"num_prompts": 48, "num_drafts": 16, "num_proposals": 16, "num_chains": 4},
+    ),
+    "tiny": Scale(
+        demonstrations=600,
+        pairs=200,
+        prompts=12,
+        trial_steps=3,
+        final_steps=5,
+        betas=(0.1,),
+        learning_rates=(1e-4, 3e-4),
+        seeds=(1, 2),
+        diagnostics={"num_prompts": 4, "num_drafts": 2, "num_proposals": 2, "num_chains": 1},
+    ),
 }
 
 
@@ -83,7 +113,8 @@ def settings_for(scale: Scale, runs: Sequence[Run], sets: Sequence[str]) -> Pipe
             "name=study",
             f"only_sets={json.dumps(list(sets))}",
             f"newsroom={json.dumps({'num_demonstrations': scale.demonstrations, 'num_pairs': scale.pairs, 'num_prompts': scale.prompts})}",
-            f"diagnostics={json.dumps(dict(scale.diagnostics))}",
+            # Trials are judged by their win rate alone.
+            f"diagnostics={json.dumps(None if VALIDATION in sets else dict(scale.diagnostics))}",
             "resources.num_processes=1",
             "resources.threads_per_process=1",
             "training.alpha=0.9",

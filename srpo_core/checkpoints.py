@@ -80,6 +80,7 @@ def write_log(path: Path, log: Sequence[LogRow]) -> None:
     """Write the log as Parquet, whole or not at all."""
     columns = [list(column) for column in zip(*log, strict=True)] if log else [[], [], []]
     temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns, schema=LOG_SCHEMA), temporary)
     os.replace(temporary, path)
 

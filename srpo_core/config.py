@@ -8,8 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Label = str | int | float
+LABELS_A: list[Label] = ["a", "A", "a1", "1", 1, "model_a"]
+LABELS_B: list[Label] = ["b", "B", "a2", "2", 2, "model_b"]
+LABELS_TIE: list[Label] = ["tie", "equal", "0", 0, "tie (bothbad)", "both"]
 Dtype = Literal["float32", "mixed", "bfloat16"]
 Method = Literal["sft", "srpo", "dpo", "ipo", "dpo_both", "ipo_both"]
+DEFAULT_METHODS: list[Method] = ["srpo"]
 PREFERENCE_METHODS: tuple[Method, ...] = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")
 
 
@@ -188,14 +193,14 @@ class ColumnMapping(Settings):
     text_a: str | None = Field(None, description="column with the first text")
     text_b: str | None = Field(None, description="column with the second text")
     label: str | None = Field(None, description="column with the preferred side")
-    label_a: list[str | int | float] = Field(
-        default_factory=lambda: ["a", "A", "a1", "1", 1, "model_a"], description="values that say text_a is preferred"
+    label_a: list[Label] = Field(
+        default_factory=lambda: list(LABELS_A), description="values that say text_a is preferred"
     )
-    label_b: list[str | int | float] = Field(
-        default_factory=lambda: ["b", "B", "a2", "2", 2, "model_b"], description="values that say text_b is preferred"
+    label_b: list[Label] = Field(
+        default_factory=lambda: list(LABELS_B), description="values that say text_b is preferred"
     )
-    label_tie: list[str | int | float] = Field(
-        default_factory=lambda: ["tie", "equal", "0", 0, "tie (bothbad)", "both"],
+    label_tie: list[Label] = Field(
+        default_factory=lambda: list(LABELS_TIE),
         description="values that say neither is preferred",
     )
     votes: str | None = Field(None, description="column with a list of labels, one per vote")
@@ -289,7 +294,7 @@ class PipelineSettings(Settings):
     training: PreferenceSettings = Field(
         default_factory=lambda: PreferenceSettings.model_validate({}), description="how every method is trained"
     )
-    methods: list[Method] = Field(default_factory=lambda: ["srpo"], description="policies trained on the pairs, each from the reference")
+    methods: list[Method] = Field(default_factory=lambda: list(DEFAULT_METHODS), description="policies trained on the pairs, each from the reference")
     per_method: dict[Method, dict[str, Any]] = Field(default_factory=dict, description="training settings that differ for one method")
     generation: GenerationSettings = Field(
         default_factory=lambda: GenerationSettings.model_validate({}), description="drafts and revisions on the evaluation sets"

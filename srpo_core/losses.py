@@ -50,7 +50,7 @@ class PreferenceLoss(NamedTuple):
     self_improvement_loss: Tensor | None  # (B,), detached: the same for the other role; None where the method has no such part
 
 
-AnyLogps = TypeVar("AnyLogps", DraftLogps, PairLogps)
+AnyLogps = TypeVar("AnyLogps", bound=DraftLogps | PairLogps)
 MarginLoss = Callable[[Tensor, Tensor, float], Tensor]
 
 

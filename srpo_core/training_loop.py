@@ -107,7 +107,7 @@ def train(
             checkpoints.drop_older(accelerator, folder)
             optimizer.step()
             optimizer.zero_grad()
-            metrics["tokens_per_second"] = metrics.pop("tokens") / (time.perf_counter() - began)
+            metrics["tokens_per_second"] = metrics["tokens"] / (time.perf_counter() - began)
             asked_to_stop = metrics.pop("stop_signals") > 0
             done = step + 1
             log += [(done, name, value) for name, value in metrics.items()]

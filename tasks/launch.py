@@ -1,7 +1,7 @@
-"""The only subprocess code: start `accelerate launch`, follow its output, end it as a group.
+"""The only subprocess code: start `accelerate launch`, follow its output, end it with all its workers.
 
-The processes write to a file, never to a pipe: a reader that dies cannot block training. They run in a group of their own, so
-that one signal reaches the launcher and every rank (`accelerate launch` does not forward SIGTERM); the launcher and the workers
+The processes write to a file, never to a pipe: a reader that dies cannot block training. They run in a session of their own, so
+that a person's Ctrl-C reaches this process first, which then ends them with time for a checkpoint; the launcher and the workers
 ask Linux to end them when their parent dies.
 """
 
@@ -14,8 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+import psutil
 
 from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
@@ -38,7 +41,8 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
     if not jobs:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    job_file, output = folder / "jobs.json", folder / "output.log"
+    job_file, output = folder.resolve() / "jobs.json", folder / "output.log"
+    _end(None, job_file)  # workers of an attempt whose parent was killed, still writing their last checkpoint
     parquet.write_json(job_file, JobFile(jobs=list(jobs), resources=resources).model_dump(mode="json"))
     with output.open("ab", buffering=0) as sink:
         offset = output.stat().st_size
@@ -55,10 +59,11 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
     try:
         failure = _follow(stage, process, output, offset)
     except BaseException:
-        _end_group(process)
+        _end(process, job_file)
         raise
     if process.returncode == 0:
         return
+    _end(None, job_file)  # what a launcher that was killed left behind
     if failure:
         raise (InputError if failure["status"] == 2 else WorkFailed)(failure["failure"])
     tail = "\n".join(line for line in _read_from(output, offset).splitlines()[-TAIL_LINES:])
@@ -74,8 +79,9 @@ def _command(resources: Resources, job_file: Path) -> list[str]:
         return [sys.executable, "-m", "srpo_core.workers", str(job_file)]
     else:
         launch += ["--num_processes", str(resources.num_processes), "--num_machines", "1", "--mixed_precision", "no"]
-        launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-        launch += ["--multi_gpu"] if _has_gpu() else ["--cpu"]
+        # --multi_gpu also without one: it is accelerate's way to start several processes here, and they then meet by gloo.
+        # With --cpu it starts a single process, whatever their number, unless MPI starts them.
+        launch += ["--dynamo_backend", "no", "--main_process_port", "0", "--multi_gpu"]
     return [*launch, "-m", "srpo_core.workers", str(job_file)]
 
 
@@ -148,25 +154,37 @@ def _read_from(output: Path, offset: int) -> str:
         return handle.read().decode("utf-8", errors="replace")
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM to the whole group, time for a checkpoint, then SIGKILL. A launcher may end before the processes it started."""
+def _end(process: "subprocess.Popen[bytes] | None", job_file: Path) -> None:
+    """SIGTERM to the launcher and all workers of the job file, time for a checkpoint, then SIGKILL.
+
+    The launcher puts each worker into a session of its own, so a signal to its group alone would not reach them; workers are
+    known by the job file in their arguments, also when their launcher is gone.
+    """
+    family = _workers(job_file)
+    if process is not None and process.poll() is None:
+        leader = psutil.Process(process.pid)
+        family |= {leader, *leader.children(recursive=True)}
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        if not _signal_group(process.pid, sign):
-            break
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(sign)
         deadline = time.monotonic() + GRACE_SECONDS
-        while _signal_group(process.pid, 0) and time.monotonic() < deadline:
-            process.poll()  # an ended leader that nobody asked about still counts as a member
+        while (family := {member for member in family if _is_alive(member)}) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
-    process.poll()
+    if process is not None:
+        process.poll()
 
 
-def _signal_group(group: int, sign: int) -> bool:
-    """Send a signal (0: none) to a process group; whether there is such a group."""
+def _workers(job_file: Path) -> set[psutil.Process]:
+    found = psutil.process_iter(["cmdline"])
+    return {process for process in found if str(job_file) in (process.info["cmdline"] or []) and process.pid != os.getpid()}
+
+
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        os.killpg(group, sign)
-    except (ProcessLookupError, PermissionError):  # macOS refuses where all members have ended
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 class _CancelWatch:

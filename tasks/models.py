@@ -42,13 +42,12 @@ def prepare_base_model(settings: ModelSettings, home: Path, data: Artifact | Non
     if commit is not None:
         folder = _download(name, commit)
     _check_files(folder, name)
-    asked = {"method": "hub", "settings": {"name_or_path": name, "commit": commit, "files": None if commit else _hash_files(folder)}}
+    # A hub model is named by its commit, a folder by what it holds, wherever it lies.
+    origin = {"name_or_path": name, "commit": commit} if commit else {"files": _hash_files(folder)}
+    asked = {"method": "hub", "settings": origin}
     fingerprint = compute_fingerprint("policies", VERSION, asked, {})
-    found = find_artifact(home, "policies", fingerprint)
-    if found is not None:
-        return found
     with writing(home, "policies", fingerprint, version=VERSION, settings=asked, parents={}) as writer:
-        if writer.artifact is not None:
+        if writer.artifact is not None and writer.artifact.info["model_folder"] == str(folder.resolve()):
             return writer.artifact
         listing = writer.path / "weights.json"
         parquet.write_json(listing, asked)

@@ -31,7 +31,7 @@ def write_newsroom(settings: NewsroomSettings, home: Path) -> Artifact:
     with writing(home, "newsroom", fingerprint, version=VERSION, settings=asked, parents={}) as writer:
         if writer.artifact is not None:
             return writer.artifact
-        rows = {
+        rows: dict[str, Iterable[Mapping[str, Any]]] = {
             "demonstrations.jsonl": newsroom.draw_demonstrations(settings.num_demonstrations, _rng(settings, "demonstrations")),
             "preferences.jsonl": newsroom.draw_pairs(settings.num_pairs, settings.votes_per_pair, _rng(settings, "pairs")),
         }

@@ -33,7 +33,7 @@ from tests.small_training import (
     settings,
     write_pairs,
 )
-from tests.tasks.test_launch import members, wait_until
+from tests.tasks.test_launch import family, living, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
@@ -87,6 +87,8 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for job in one:
         do_job(job, cpu(), resources())
     launch.run_jobs("train", two, resources(num_processes=2), tmp_path / "two/run")
+    writers = {path.stem.rsplit("-", 1)[1] for path in (tmp_path / "two/store").glob("part-*.parquet")}
+    assert len(writers) == 2, "both processes worked"
     expected, found = reference_rows(tmp_path / "one"), reference_rows(tmp_path / "two")
     assert expected.keys() == found.keys() and len(found) == 12
     for key, row in expected.items():
@@ -121,11 +123,6 @@ def start_parent(jobs: list[Any], folder: Path, **spread: Any) -> "subprocess.Po
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def children_of(pid: int) -> list[int]:
-    table = subprocess.run(["ps", "-eo", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
-    return [int(child) for parent, child in (line.split() for line in table.splitlines()) if int(parent) == pid]
-
-
 def steps_begun(folder: Path) -> Callable[[], bool]:
     return lambda: (folder / "output.log").exists() and '"unit": "steps"' in (folder / "output.log").read_text()
 
@@ -137,11 +134,12 @@ def test_interrupted_training_leaves_a_checkpoint_and_no_process_and_goes_on_to_
     _, job, _ = jobs_in(tmp_path / "pieces", num_steps=steps)
     parent = start_parent([job], tmp_path / "run")
     wait_until(steps_begun(tmp_path / "run"), 60)
-    (group,) = children_of(parent.pid)
+    processes = family(parent.pid)
+    assert len(processes) == 2
     began = time.monotonic()
     parent.send_signal(signal.SIGINT)
     parent.wait(launch.GRACE_SECONDS)
-    assert time.monotonic() - began < launch.GRACE_SECONDS and not members(group)
+    assert time.monotonic() - began < launch.GRACE_SECONDS and not living(processes)
     (checkpoint,) = list_checkpoints(Path(job.folder))
     assert 0 < int(checkpoint.name.removeprefix("step-")) < steps, "the interrupt came in the middle"
     assert not (Path(job.folder) / "result.json").exists()
@@ -167,12 +165,11 @@ def test_killing_the_launcher_of_two_processes_leaves_none_of_them(tmp_path: Pat
     _, job, _ = jobs_in(tmp_path, num_steps=100_000)
     parent = start_parent([job], tmp_path / "run", num_processes=2)
     wait_until(steps_begun(tmp_path / "run"), 90)
-    (launcher,) = children_of(parent.pid)
-    assert len(members(launcher)) >= 3
-    os.kill(launcher, signal.SIGKILL)
+    _, launcher, *ranks = processes = family(parent.pid)
+    assert len(ranks) == 2
+    os.kill(launcher.pid, signal.SIGKILL)
     assert parent.wait(60) == 1
-    wait_until(lambda: not members(launcher), 30)
-    assert list_checkpoints(Path(job.folder))
+    assert not living(processes) and list_checkpoints(Path(job.folder))
 
 
 @linux_only
@@ -181,9 +178,9 @@ def test_interrupting_two_processes_leaves_a_checkpoint(tmp_path: Path) -> None:
     _, job, _ = jobs_in(tmp_path, num_steps=100_000)
     parent = start_parent([job], tmp_path / "run", num_processes=2)
     wait_until(steps_begun(tmp_path / "run"), 90)
-    (launcher,) = children_of(parent.pid)
+    processes = family(parent.pid)
     parent.send_signal(signal.SIGINT)
     parent.wait(2 * launch.GRACE_SECONDS)
-    assert not members(launcher) and list_checkpoints(Path(job.folder))
+    assert len(processes) == 4 and not living(processes) and list_checkpoints(Path(job.folder))
     assert "stopped after step" in (tmp_path / "run/output.log").read_text()
     assert json.loads((tmp_path / "run/jobs.json").read_text())["resources"]["num_processes"] == 2

@@ -115,7 +115,7 @@ def _run(
 def _start_trackers(job: SftJob | PreferenceJob, accelerator: Accelerator) -> None:
     """A run of its own for every job of a launch, with files beside the job's."""
     accelerator.project_configuration.logging_dir = job.folder
-    config = {"job": job.name, "dtype": job.dtype}
+    config: dict[str, Any] = {"job": job.name, "dtype": job.dtype}
     config |= {name: value if isinstance(value, int | float | str) else str(value) for name, value in job.settings.model_dump().items()}
     names: dict[str, dict[str, Any]] = {"wandb": {"name": job.name}, "mlflow": {"run_name": job.name}}
     accelerator.init_trackers("srpo", config=config, init_kwargs=names)

@@ -9,9 +9,11 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from srpo_core.errors import InputError, WorkFailed
@@ -51,11 +53,20 @@ def run(folder: Path) -> None:
     launch.run_jobs("train", [any_job(folder)], resources(), folder)
 
 
-def members(group: int) -> list[str]:
-    """Living processes of a process group, from the process table."""
-    table = subprocess.run(["ps", "-eo", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 3) for line in table.splitlines()]
-    return [row[3] for row in rows if int(row[0]) == group and not row[2].startswith("Z")]
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that descend from it."""
+    leader = psutil.Process(pid)
+    return [leader, *leader.children(recursive=True)]
+
+
+def living(processes: list[psutil.Process]) -> list[str]:
+    """What is left of them in the process table."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:200])
+    return found
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -134,16 +145,13 @@ def test_nothing_to_do_starts_nothing(tmp_path: Path, worker: Any) -> None:
 # --- how it is started ---------------------------------------------------------------------------------------------------
 
 
-def test_several_processes_and_accelerate_configs_go_through_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+def test_several_processes_and_accelerate_configs_go_through_the_launcher() -> None:
     file = Path("jobs.json")
     assert launch._command(resources(), file)[1:] == ["-m", "srpo_core.workers", "jobs.json"]
     two = launch._command(resources(num_processes=2), file)
-    assert "accelerate.commands.launch" in two and two[two.index("--num_processes") + 1] == "2" and "--cpu" in two
+    assert "accelerate.commands.launch" in two and two[two.index("--num_processes") + 1] == "2" and "--multi_gpu" in two
     own = launch._command(resources(accelerate_config="fsdp.yaml", num_processes=4), file)
     assert own[own.index("--config_file") + 1] == "fsdp.yaml" and "--num_processes" not in own
-    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
-    assert "--multi_gpu" in launch._command(resources(num_processes=2), file)
 
 
 def test_processes_on_a_cpu_meet_on_the_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,25 +187,28 @@ def test_shipped_accelerate_configs_parse() -> None:
 # --- how it ends ---------------------------------------------------------------------------------------------------------
 
 STUBBORN = """
-child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"])
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
+child = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
 print(MARK + json.dumps({"job": "j", "done": 1, "total": 2, "unit": "steps", "values": {}}), flush=True)
 time.sleep(120)
 """
 
 
-def test_an_interrupt_ends_the_whole_group_also_what_ignores_sigterm(
+def test_an_interrupt_ends_the_whole_family_also_what_ignores_sigterm(
     tmp_path: Path, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups: list[int] = []
+    """The child is in a session of its own, as the ranks of a launcher are, and does not listen."""
+    started: list[psutil.Process] = []
     popen = subprocess.Popen
 
     def remember(*arguments: Any, **options: Any) -> Any:
         process = popen(*arguments, **options)
-        groups.append(process.pid)
+        started.append(psutil.Process(process.pid))
         return process
 
     def interrupt(*_: Any) -> None:
-        assert len(members(groups[0])) == 2
+        started.extend(started[0].children(recursive=True))
         raise KeyboardInterrupt
 
     worker(STUBBORN)
@@ -206,7 +217,7 @@ def test_an_interrupt_ends_the_whole_group_also_what_ignores_sigterm(
     monkeypatch.setattr(launch.ProgressDisplay, "update", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    wait_until(lambda: not members(groups[0]), 5)
+    assert len(started) == 2 and not living(started)
 
 
 @linux_only
@@ -219,15 +230,22 @@ from pathlib import Path
 from tasks import launch
 from tests.tasks.test_launch import any_job
 from tests.small_training import resources
-code = "import os, time; print('group', os.getpid(), flush=True); time.sleep(120)"
+code = "import time; print('begun', flush=True); time.sleep(120)"
 launch._command = lambda resources, job_file: [sys.executable, "-c", code]
 launch.run_jobs("train", [any_job(Path({str(tmp_path)!r}))], resources(), Path({str(tmp_path)!r}))
 """
     parent = subprocess.Popen([sys.executable, "-c", script])
-    output = tmp_path / "output.log"
-    line = wait_until(lambda: output.exists() and output.read_text().endswith("\n") and output.read_text())
-    group = int(line.split()[1])
-    assert members(group)
+    wait_until(lambda: (tmp_path / "output.log").exists() and "begun" in (tmp_path / "output.log").read_text())
+    processes = family(parent.pid)
+    assert len(processes) == 2
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    wait_until(lambda: not members(group), 10)
+    wait_until(lambda: not living(processes), 10)
+
+
+def test_workers_of_an_attempt_that_lost_its_parent_end_before_the_next_begins(tmp_path: Path, worker: Any) -> None:
+    """Else two would write into one folder: the lease went with the parent."""
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", str(tmp_path / "jobs.json")])
+    worker("print('fine')")
+    run(tmp_path)
+    assert orphan.wait(1) == -signal.SIGTERM
