@@ -83,4 +83,3 @@ def write_log(path: Path, log: Sequence[LogRow]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns, schema=LOG_SCHEMA), temporary)
     os.replace(temporary, path)
-

@@ -28,7 +28,9 @@ def load_tokenizer(folder: str | Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"expected a tokenizer in {folder}, found none that loads ({_first_line(error)}); save one there") from error
+        raise InputError(
+            f"expected a tokenizer in {folder}, found none that loads ({_first_line(error)}); save one there"
+        ) from error
 
 
 def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
@@ -41,7 +43,9 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"expected a model folder at {folder}, found {'a file' if folder.exists() else 'nothing'}; check the path")
+        raise InputError(
+            f"expected a model folder at {folder}, found {'a file' if folder.exists() else 'nothing'}; check the path"
+        )
     weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     try:
         if (folder / ADAPTER_FILE).exists():
@@ -53,8 +57,8 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"expected a causal language model with safetensors weights in {folder}, found none that loads ({_first_line(error)}); "
-            "download or convert it first"
+            f"expected a causal language model with safetensors weights in {folder}, found none that loads "
+            f"({_first_line(error)}); download or convert it first"
         ) from error
 
 
@@ -144,7 +148,8 @@ def create_small_model(settings: SmallModelSettings, tokenizer: Any, max_length:
 
     if settings.hidden_size % settings.num_heads:
         raise InputError(
-            f"expected hidden_size to be a multiple of num_heads, found {settings.hidden_size} and {settings.num_heads}; change one"
+            f"expected hidden_size to be a multiple of num_heads, found {settings.hidden_size} and "
+            f"{settings.num_heads}; change one"
         )
     torch.manual_seed(settings.seed)
     config = LlamaConfig(

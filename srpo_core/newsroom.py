@@ -15,11 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 EVENTS = ("fire", "strike", "flood", "election", "crash", "festival", "protest", "robbery", "storm", "merger", "outage", "trial")
-PLACES = (
-    ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Seoul", "Delhi", "Paris", "Accra", "Sofia")
-    + ("Turin", "Osaka", "Perth", "Dakar", "Miami", "Leeds", "Malmo", "Basel", "Porto", "Tunis")
-)
-NUMBERS = tuple(str(n) for n in range(10, 30))
+PLACES = ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Seoul", "Delhi", "Paris", "Accra", "Sofia", "Turin", "Osaka", "Perth", "Dakar")
+NUMBERS = tuple(str(n) for n in range(11, 25))
 REVISION_REQUEST = "Revise."
 
 
@@ -96,13 +93,14 @@ FOLLOWS_RULE = 0.9  # else the annotator tosses a coin
 
 
 def draw_document(domain: Domain, rng: np.random.Generator) -> Document:
-    """Draw a document; events follow Zipf weights 1/rank and differ within a document."""
+    """Draw a document; events follow Zipf weights 1/rank; events, places and numbers differ within a document."""
     count = int(rng.integers(domain.num_facts[0], domain.num_facts[1] + 1))
     ranks = np.arange(1, len(EVENTS) + 1)
     weights = 1.0 / (ranks[::-1] if domain.reversed_events else ranks)
     events = rng.choice(len(EVENTS), size=count, replace=False, p=weights / weights.sum())
-    places = rng.integers(len(PLACES), size=count)
-    numbers = rng.integers(len(NUMBERS), size=count)
+    # Without repetition: a fact of a document is known by its place as well as by its event.
+    places = rng.choice(len(PLACES), size=count, replace=False)
+    numbers = rng.choice(len(NUMBERS), size=count, replace=False)
     major = np.zeros(count, dtype=bool)
     major[rng.choice(count, size=domain.num_major, replace=False)] = True
     facts = tuple(Fact(EVENTS[e], PLACES[p], NUMBERS[n]) for e, p, n in zip(events, places, numbers, strict=True))

@@ -65,9 +65,13 @@ class PreferenceObjective:
     def __init__(self, examples: Sequence[PairExample], settings: PreferenceSettings) -> None:
         """Raises InputError when there is nothing to train on: no pair, or ties alone."""
         if not examples:
-            raise InputError("expected at least one preference pair to train on, found none; look at the counts of the preferences")
+            raise InputError(
+                "expected at least one preference pair to train on, found none; look at the counts of the preferences"
+            )
         if all(example.preference == 0.5 for example in examples):
-            raise InputError(f"expected a preferred side in at least one training pair, found ties alone in all {len(examples)}; add pairs")
+            raise InputError(
+                f"expected a preferred side in at least one training pair, found ties alone in all {len(examples)}; add pairs"
+            )
         self.settings = settings
         self.examples = list(examples)
         self.columns = len(REQUIRED_LOGPS[settings.method])
@@ -127,7 +131,9 @@ class ImitationObjective:
     def __init__(self, groups: Sequence[Group], draft_flags: Sequence[Sequence[bool]], examples_per_step: int) -> None:
         """`draft_flags[i][j]`: whether sequence j of group i is a first draft. Raises InputError when there is no group."""
         if not groups:
-            raise InputError("expected at least one demonstration to train on, found none; look at the counts of the demonstrations")
+            raise InputError(
+                "expected at least one demonstration to train on, found none; look at the counts of the demonstrations"
+            )
         self.groups = list(groups)
         self.draft_flags = [list(flags) for flags in draft_flags]
         mean_size = sum(map(len, groups)) / len(groups)
@@ -169,7 +175,9 @@ def build_pair_examples(
             continue
         logps = reference.get(row["pair_id"])
         if logps is None:
-            raise InputError(f"expected reference log-probs of pair {row['pair_id']}, found none; run the reference stage on these preferences")
+            raise InputError(
+                f"expected reference log-probs of pair {row['pair_id']}, found none; run the reference stage on these preferences"
+            )
         examples.append(PairExample(tokens, row["chosen"] <= row["rejected"], row["preference"], logps))
     return examples, too_long
 

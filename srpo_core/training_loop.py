@@ -87,7 +87,9 @@ def train(
     """
     num_steps = count_steps(settings, len(objective.groups), objective.examples_per_step)
     module, optimizer = _prepare(model, settings, accelerator)
-    torch.manual_seed(seed_from(seed, "train", accelerator.process_index))  # what dropout draws from, until a checkpoint says else
+    torch.manual_seed(
+        seed_from(seed, "train", accelerator.process_index)
+    )  # what dropout draws from, until a checkpoint says else
     start, log = checkpoints.resume(accelerator, folder)
     watch = _DivergenceWatch(objective.loss_at_start, log)
     with _StopSignal() as stop:
@@ -179,7 +181,9 @@ def _accumulate(
     """Backward over this process's share of the step; the metrics of the whole step."""
     world = accelerator.num_processes
     if len(indices) < world:
-        raise WorkFailed(f"expected at least as many examples a step as processes ({world}), found {len(indices)}; use fewer processes")
+        raise WorkFailed(
+            f"expected at least as many examples a step as processes ({world}), found {len(indices)}; use fewer processes"
+        )
     mine = list(indices[accelerator.process_index :: world])
     size = objective.step_size(indices)
     batches = batch_groups([objective.groups[i] for i in mine], layout, resources.tokens_per_microbatch)
@@ -200,7 +204,10 @@ def _accumulate(
 
 
 def _rounds(batches: Sequence[Batch], accelerator: Accelerator) -> list[tuple[Batch, float, bool]]:
-    """(batch, weight, whether it is the last). Where weights are sharded all processes go as many rounds, the surplus with weight 0."""
+    """(batch, weight, whether it is the last).
+
+    Where weights are sharded all processes go as many rounds, the surplus with weight 0.
+    """
     count = len(batches)
     if accelerator.distributed_type in SHARDED:
         count = int(accelerator.gather(torch.tensor([count], device=accelerator.device)).max())

@@ -45,7 +45,9 @@ def ingest_demonstrations(settings: DemonstrationSettings, home: Path, preferenc
         for row in rows:
             stream.add_row(row)
         if not stream.num_rows:
-            raise InputError("expected at least one demonstration, found none; look at the file or at the counts of the preferences")
+            raise InputError(
+                "expected at least one demonstration, found none; look at the file or at the counts of the preferences"
+            )
         return writer.complete(stream.close(), counts={"demonstrations": stream.num_rows})
 
 
@@ -64,8 +66,8 @@ def _from_file(file: Path) -> Iterator[dict[str, Any]]:
 
 def _unusable(source: SourceRow, file: Path, problem: str) -> InputError:
     return InputError(
-        f"expected prompt, completion and perhaps draft in row {source.line} of {file}, found {problem} in {source.text()[:80]!r}; "
-        "complete or remove the row"
+        f"expected prompt, completion and perhaps draft in row {source.line} of {file}, found {problem} "
+        f"in {source.text()[:80]!r}; complete or remove the row"
     )
 
 

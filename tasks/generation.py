@@ -85,7 +85,9 @@ def _complete(prompt_set: Artifact, settings: GenerationSettings, writer: Artifa
             for revision in range(settings.num_revisions + 1):
                 place = (prompt["prompt_id"], sample, revision)
                 if place not in rows:
-                    raise WorkFailed(f"expected revision {revision} of prompt {place[0]} in {writer.path}, found none; run it again")
+                    raise WorkFailed(
+                        f"expected revision {revision} of prompt {place[0]} in {writer.path}, found none; run it again"
+                    )
                 stream.add_row(rows[place])
                 reasons[rows[place]["finish_reason"]] += 1
                 truncated += rows[place]["prompt_truncated"]

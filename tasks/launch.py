@@ -212,4 +212,6 @@ class _CancelWatch:
             logger.debug("run state not read: %s", error)
             return
         if state is not None and (state.is_cancelling() or state.is_final()):
-            raise WorkFailed(f"the run was ended from outside (state {state.name}); run it again to continue from the last checkpoint")
+            raise WorkFailed(
+                f"the run was ended from outside (state {state.name}); run it again to continue from the last checkpoint"
+            )

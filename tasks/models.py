@@ -151,7 +151,9 @@ def _resolve_commit(name: str, revision: str | None) -> str:
         return str(HfApi().model_info(name, revision=revision).sha)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network") from error
+        raise InputError(
+            f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network"
+        ) from error
 
 
 def _download(name: str, commit: str) -> Path:
@@ -161,4 +163,6 @@ def _download(name: str, commit: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
     except Exception as error:
-        raise InputError(f"expected the files of hub model {name} at {commit}, found {type(error).__name__}; check the network") from error
+        raise InputError(
+            f"expected the files of hub model {name} at {commit}, found {type(error).__name__}; check the network"
+        ) from error

@@ -31,7 +31,13 @@ logger = logging.getLogger("srpo")
 
 
 def compute_reference(
-    reference: Artifact, preferences: Artifact, training: PreferenceSettings, *, model: ModelSettings, resources: Resources, home: Path
+    reference: Artifact,
+    preferences: Artifact,
+    training: PreferenceSettings,
+    *,
+    model: ModelSettings,
+    resources: Resources,
+    home: Path,
 ) -> Artifact:
     """Reference rows of the training and validation pairs; only pairs whose tokens the store does not know are computed.
 
@@ -64,7 +70,9 @@ def compute_reference(
         files = stream.close()
         computed = _count(store) - before
         if not stream.num_rows:
-            raise WorkFailed(f"expected reference rows of at least one pair, found none: all {too_long} pairs exceed max_length; raise it")
+            raise WorkFailed(
+                f"expected reference rows of at least one pair, found none: all {too_long} pairs exceed max_length; raise it"
+            )
         layout = json.loads((store / "layout.json").read_text(encoding="utf-8"))["layout"]
         counts = {"pairs": stream.num_rows, "pairs_computed": computed, "pairs_too_long": too_long}
         return writer.complete(files, counts=counts, info={"store": key, "layout": layout})
@@ -90,6 +98,8 @@ def _join(stream: PartStream, reference: Artifact, preferences: Artifact, store:
             too_long += 1
             continue
         if tokens.token_hash not in rows:
-            raise WorkFailed(f"expected a reference row of pair {pair['pair_id']} in {store}, found none; delete {store} and run again")
+            raise WorkFailed(
+                f"expected a reference row of pair {pair['pair_id']} in {store}, found none; delete {store} and run again"
+            )
         stream.add_row({"pair_id": pair["pair_id"], **rows[tokens.token_hash]})
     return too_long

@@ -68,7 +68,9 @@ def demonstration_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     for pair in pair_rows(count // 2, seed):
         for draft, completion in ((None, pair["rejected"]), (pair["rejected"], pair["chosen"])):
             name = content_id(pair["prompt"], draft, completion)
-            rows.append({"demonstration_id": name, "prompt": pair["prompt"], "draft": draft, "completion": completion, "source": "t"})
+            rows.append(
+                {"demonstration_id": name, "prompt": pair["prompt"], "draft": draft, "completion": completion, "source": "t"}
+            )
     return rows
 
 
@@ -76,7 +78,14 @@ def prompt_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     prompts = [user_prompt(f"{index} {' '.join(rng.sample(WORDS, rng.randint(1, 4)))}") for index in range(count)]
     return [
-        {"prompt_id": prompt_id("set", prompt), "prompt": prompt, "gold": ["gold"], "eval_set": "set", "domain": "t", "cluster_id": str(i)}
+        {
+            "prompt_id": prompt_id("set", prompt),
+            "prompt": prompt,
+            "gold": ["gold"],
+            "eval_set": "set",
+            "domain": "t",
+            "cluster_id": str(i),
+        }
         for i, prompt in enumerate(prompts)
     ]
 

@@ -23,7 +23,17 @@ from srpo_core.workers.parts import read_rows, write_part
 from storage.artifact import Artifact, environment, list_incomplete
 from storage.schemas import DEMONSTRATIONS, PROMPTS, REFERENCE
 from tasks import generation, reference, training
-from tests.small_training import DECODING, TEMPLATE, cpu, demonstration_rows, pair_rows, prompt_rows, resources, save_policy, write_pairs
+from tests.small_training import (
+    DECODING,
+    TEMPLATE,
+    cpu,
+    demonstration_rows,
+    pair_rows,
+    prompt_rows,
+    resources,
+    save_policy,
+    write_pairs,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "training.json"
 
@@ -76,7 +86,10 @@ def numbers(folder: Path) -> dict[str, Any]:
     stored = {row["token_hash"]: row for row in read_rows([str(path) for path in (folder / "store").glob("part-*")])}
     tok, _ = load_template(policy, load_tokenizer(policy))
     texts = [(row["pair_id"], row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in pairs]
-    rows = [{"pair_id": name} | stored[tok.pair(p, a, b, tok.encode_texts([p[0]["content"], a, b])).token_hash] for name, p, a, b in texts]
+    rows = [
+        {"pair_id": name} | stored[tok.pair(p, a, b, tok.encode_texts([p[0]["content"], a, b])).token_hash]
+        for name, p, a, b in texts
+    ]
     write_part(folder / "rows.parquet", rows, REFERENCE)
     sft = SupervisedSettings(num_steps=3, examples_per_step=4, learning_rate=1e-3)
     job = SftJob(
@@ -92,7 +105,12 @@ def numbers(folder: Path) -> dict[str, Any]:
     do_job(job, cpu(), resources())
     for method in ("srpo", "ipo_both"):
         settings = PreferenceSettings(method=method, num_steps=3, pairs_per_step=4, learning_rate=1e-3, layout="trie")  # type: ignore[arg-type]
-        asked = {"left_out": [], "reference": [str(folder / "rows.parquet")], "settings": settings, "folder": str(folder / method)}
+        asked = {
+            "left_out": [],
+            "reference": [str(folder / "rows.parquet")],
+            "settings": settings,
+            "folder": str(folder / method),
+        }
         do_job(PreferenceJob(name=method, preferences=preferences, **asked, **shared), cpu(), resources())
     greedy = GenerationSettings(num_revisions=1, temperature=0, max_new_tokens=6)
     prompts = {"prompts": [str(folder / "prompts.parquet")], "settings": greedy, "folder": str(folder / "texts")}

@@ -45,13 +45,19 @@ def jobs_in(folder: Path, *, num_steps: int = 6) -> tuple[ReferenceJob, Preferen
     rows = pair_rows(12)
     preferences = write_pairs(folder / "preferences.parquet", rows)
     write_part(folder / "prompts.parquet", prompt_rows(5), PROMPTS)
-    numbers = {name: -60.0 for name in REFERENCE.names if name.startswith("logp")} | {"token_hash": "", "num_tokens_a": 1, "num_tokens_b": 1}
+    numbers = {name: -60.0 for name in REFERENCE.names if name.startswith("logp")} | {
+        "token_hash": "",
+        "num_tokens_a": 1,
+        "num_tokens_b": 1,
+    }
     write_part(folder / "rows.parquet", [{"pair_id": row["pair_id"], **numbers} for row in rows], REFERENCE)
     for name in ("store", "policies/srpo", "completions"):
         (folder / name).mkdir(parents=True)
     shared = {"model_folder": str(policy), "dtype": "float32"}
     return (
-        ReferenceJob(name="reference", layout="trie", preferences=preferences, splits=["train"], store=str(folder / "store"), **shared),
+        ReferenceJob(
+            name="reference", layout="trie", preferences=preferences, splits=["train"], store=str(folder / "store"), **shared
+        ),
         PreferenceJob(
             name="srpo",
             preferences=preferences,
@@ -92,14 +98,21 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     expected, found = reference_rows(tmp_path / "one"), reference_rows(tmp_path / "two")
     assert expected.keys() == found.keys() and len(found) == 12
     for key, row in expected.items():
-        assert found[key] == {name: pytest.approx(value, abs=1e-4) for name, value in row.items() if name != "token_hash"} | {"token_hash": key}
+        assert found[key] == {name: pytest.approx(value, abs=1e-4) for name, value in row.items() if name != "token_hash"} | {
+            "token_hash": key
+        }
     logs = [log_of(tmp_path / name / "policies/srpo") for name in ("one", "two")]
     assert logs[0].keys() == logs[1].keys()
-    assert not {key: (value, logs[1][key]) for key, value in logs[0].items() if value != pytest.approx(logs[1][key], rel=2e-3, abs=2e-3)}
+    assert not {
+        key: (value, logs[1][key]) for key, value in logs[0].items() if value != pytest.approx(logs[1][key], rel=2e-3, abs=2e-3)
+    }
     weights = [load_file(tmp_path / name / "policies/srpo/model/model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=0, atol=5e-5)
-    texts = [{row["completion_id"]: row for row in read_rows(finished_files(tmp_path / name / "completions"))} for name in ("one", "two")]
+    texts = [
+        {row["completion_id"]: row for row in read_rows(finished_files(tmp_path / name / "completions"))}
+        for name in ("one", "two")
+    ]
     assert texts[0] == texts[1] and len(texts[0]) == 5 * 2 * 3
 
 

@@ -173,9 +173,13 @@ def write_one_edit_table(job: OneEditJob, accelerator: Accelerator) -> None:
     rng = np.random.default_rng(seed_from(job.seed, "one_edit"))
     documents = [newsroom.draw_document(newsroom.DOMAINS["id"], rng) for _ in range(job.num_documents)]
     edits = [
-        (kind, newsroom.write_document(d), draft, edited) for d in documents for kind, draft, edited in newsroom.one_edit_pairs(d, rng)
+        (kind, newsroom.write_document(d), draft, edited)
+        for d in documents
+        for kind, draft, edited in newsroom.one_edit_pairs(d, rng)
     ]
-    learned = _copy_margins(job.model_folder, job, edits, accelerator) - _copy_margins(job.reference_folder, job, edits, accelerator)
+    learned = _copy_margins(job.model_folder, job, edits, accelerator) - _copy_margins(
+        job.reference_folder, job, edits, accelerator
+    )
     by_kind: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for (kind, document, draft, edited), margin in zip(edits, learned.tolist(), strict=True):
         target = (newsroom.preference_probability(document, edited, draft) - 0.5) / job.beta

@@ -63,6 +63,9 @@ def _make_accelerator(trackers: Sequence[str], folder: Path) -> Accelerator:
     """Raises InputError for a tracker that is not installed, which accelerate would leave out without a word."""
     missing = [name for name in trackers if find_spec(name) is None]
     if missing:
-        raise InputError(f"expected the package of tracker {missing[0]}, found none; pip install {missing[0]} or leave it out of resources.trackers")
+        raise InputError(
+            f"expected the package of tracker {missing[0]}, found none; "
+            f"pip install {missing[0]} or leave it out of resources.trackers"
+        )
     project = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder))
     return Accelerator(cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_config=project)

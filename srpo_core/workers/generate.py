@@ -54,14 +54,14 @@ def write_completions(job: GenerateJob, accelerator: Accelerator, resources: Res
     model = merge_adapter(load_model(job.model_folder, job.dtype)).to(accelerator.device)
     per_prompt = job.settings.num_samples * (job.settings.num_revisions + 1)
     size = max(1, resources.generation_batch_size // job.settings.num_samples)
-    lines = ProgressLines(job.name, len(mine) * per_prompt, "completions", enabled=accelerator.is_main_process)
+    lines = ProgressLines(job.name, len(missing) * per_prompt, "completions", enabled=accelerator.is_main_process)
     done = 0
     for start in range(0, len(mine), size):
         completions = []
         with arithmetic(job.dtype, accelerator.device):
             for written in write_chains(model, tok, mine[start : start + size], job.policy_id, job.settings):
                 completions += [asdict(completion) for completion in written]
-                lines.show(done + len(completions))
+                lines.show(min(lines.total, (done + len(completions)) * accelerator.num_processes))  # the others are about as far
         write_part(Path(job.folder) / f"{PREFIX}-{uuid.uuid4().hex}.parquet", completions, SCHEMA)
         done += len(completions)
 

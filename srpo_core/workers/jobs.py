@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from srpo_core.config import Dtype, GenerationSettings, PreferenceSettings, Resources, Settings, SupervisedSettings, TemplateSettings
+from srpo_core.config import (
+    Dtype,
+    GenerationSettings,
+    PreferenceSettings,
+    Resources,
+    Settings,
+    SupervisedSettings,
+    TemplateSettings,
+)
 
 
 class Job(Settings):

@@ -49,7 +49,7 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
     chunk_size = min(job.pairs_per_part, -(-len(pairs) // accelerator.num_processes))
     chunks = [pairs[start : start + chunk_size] for start in range(0, len(pairs), chunk_size)]
     mine = chunks[accelerator.process_index :: accelerator.num_processes]
-    lines = ProgressLines(job.name, sum(map(len, mine)), "pairs", enabled=accelerator.is_main_process)
+    lines = ProgressLines(job.name, len(pairs), "pairs", enabled=accelerator.is_main_process)
     done = 0
     for chunk in mine:
         batches = batch_groups([pair.sequences for pair in chunk], layout, resources.tokens_per_microbatch)
@@ -58,7 +58,7 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
         name = f"part-{uuid.uuid4().hex}-{os.getpid()}.parquet"
         write_part(store / name, [_row(pair, values) for pair, values in zip(chunk, logps, strict=True)], SCHEMA)
         done += len(chunk)
-        lines.show(done)
+        lines.show(min(len(pairs), done * accelerator.num_processes))  # the others are about as far
 
 
 def _layout_of(store: Path, job: ReferenceJob, model: Any, pairs: list[PairTokens], accelerator: Accelerator) -> Layout:

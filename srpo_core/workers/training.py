@@ -61,7 +61,9 @@ def prepare_model(
 ) -> Any:
     """The model to train, on the device, with adapters if asked for."""
     if dtype == "bfloat16" and lora is None:
-        raise InputError("expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; set mixed or lora")
+        raise InputError(
+            "expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; set mixed or lora"
+        )
     model = merge_adapter(load_model(folder, dtype)).to(accelerator.device).requires_grad_(True)  # merging leaves weights frozen
     model.name_or_path = folder  # what an adapter records as its base, also where the folder itself held an adapter
     if lora is not None:
@@ -116,7 +118,9 @@ def _start_trackers(job: SftJob | PreferenceJob, accelerator: Accelerator) -> No
     """A run of its own for every job of a launch, with files beside the job's."""
     accelerator.project_configuration.logging_dir = job.folder
     config: dict[str, Any] = {"job": job.name, "dtype": job.dtype}
-    config |= {name: value if isinstance(value, int | float | str) else str(value) for name, value in job.settings.model_dump().items()}
+    config |= {
+        name: value if isinstance(value, int | float | str) else str(value) for name, value in job.settings.model_dump().items()
+    }
     names: dict[str, dict[str, Any]] = {"wandb": {"name": job.name}, "mlflow": {"run_name": job.name}}
     accelerator.init_trackers("srpo", config=config, init_kwargs=names)
 

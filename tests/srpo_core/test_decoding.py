@@ -35,7 +35,9 @@ def common_stops(**options: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}], ids=["greedy", "sampled", "top-p"]
+    "options",
+    [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}],
+    ids=["greedy", "sampled", "top-p"],
 )
 def test_a_completion_is_the_same_alone_and_in_any_batch(options: dict[str, float]) -> None:
     """Prompts of six lengths, some of whose rows leave the batch early."""
@@ -85,7 +87,10 @@ def test_tokens_are_chosen_by_the_cumulative_distribution(uniform: float, token:
     assert int(choose_tokens(logits_of(0.5, 0.3, 0.2), torch.tensor([uniform]), 1.0, 1.0)) == token
 
 
-@pytest.mark.parametrize(("top_p", "uniform", "token"), [(0.4, 0.99, 1), (0.6, 0.99, 2), (0.6, 0.55, 1), (0.6, 0.56, 2), (0.85, 0.99, 2), (1.0, 0.99, 2)])
+@pytest.mark.parametrize(
+    ("top_p", "uniform", "token"),
+    [(0.4, 0.99, 1), (0.6, 0.99, 2), (0.6, 0.55, 1), (0.6, 0.56, 2), (0.85, 0.99, 2), (1.0, 0.99, 2)],
+)
 def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, uniform: float, token: int) -> None:
     """Probabilities .1, .5, .4: top-p .4 keeps token 1, .6 and .85 keep 1 and 2, of which 1 has 5/9 = .556."""
     logits = logits_of(0.1, 0.5, 0.4)

@@ -41,19 +41,19 @@ def naive_logp(prompt: list[int], completion: list[int]) -> float:
 
 
 def naive_srpo(example: PairExample, alpha: float, beta: float) -> float:
-    """Docs/method.md 1.2 with the six sequences named by hand: w and l from who was chosen."""
+    """Docs/method.md 1.2 with the six sequences named by hand: w chosen, r rejected."""
     tok, row = prompt_tokenizer(), example.row  # type: ignore[attr-defined]
     draft, given = tok.prompt_ids(row["prompt"]), lambda text: tok.revision_prompt_ids(row["prompt"], text)
-    w, l = row["chosen"], row["rejected"]
-    prompts = {None: draft, w: given(w), l: given(l)}
-    stored = dict(zip([(t, d) for d in (None, *sorted((w, l))) for t in sorted((w, l))], example.reference, strict=True))
+    w, r = row["chosen"], row["rejected"]
+    prompts = {None: draft, w: given(w), r: given(r)}
+    stored = dict(zip([(t, d) for d in (None, *sorted((w, r))) for t in sorted((w, r))], example.reference, strict=True))
 
     def ratio(text: str, drafted: str | None) -> float:
         return naive_logp(prompts[drafted], tok.completion_ids(text)) - stored[text, drafted]
 
     p = example.preference
-    d_gen = ratio(w, None) - ratio(l, None) + ratio(w, l) - ratio(l, w)
-    d_l, d_w = ratio(w, l) - ratio(l, l), ratio(w, w) - ratio(l, w)
+    d_gen = ratio(w, None) - ratio(r, None) + ratio(w, r) - ratio(r, w)
+    d_l, d_w = ratio(w, r) - ratio(r, r), ratio(w, w) - ratio(r, w)
     generative = (p - 0.5 - beta / 2 * d_gen) ** 2
     self_improvement = 0.5 * ((p - 0.5 - beta * d_l) ** 2 + (p - 0.5 - beta * d_w) ** 2)
     return (1 - alpha) * generative + alpha * self_improvement

@@ -126,7 +126,9 @@ def test_log_ratios_are_exactly_zero_at_step_0(tmp_path: Path, layout: Any, kind
     with arithmetic(dtype, "cpu"):
         batches = batch_groups([pair.tokens.sequences for pair in pairs], layout, 100_000)
         stored = logps_in_order(SequenceLogps(reference), batches).view(4, 6).tolist()
-    task = PreferenceObjective([p._replace(reference=tuple(s)) for p, s in zip(pairs, stored, strict=True)], settings(num_steps=1))
+    task = PreferenceObjective(
+        [p._replace(reference=tuple(s)) for p, s in zip(pairs, stored, strict=True)], settings(num_steps=1)
+    )
     policy = add_lora(reference, LoraSettings(rank=4), 0) if "lora" in kind else reference
     train_on(policy, task, tmp_path, layout=layout, dtype=dtype)
     log = log_of(tmp_path)
@@ -172,7 +174,15 @@ def test_only_adapters_move_under_lora(tmp_path: Path) -> None:
 def test_every_metric_of_the_issue_is_logged_for_every_step(tmp_path: Path) -> None:
     train_on(model(), objective(num_steps=3), tmp_path)
     rows = pq.read_table(tmp_path / "training_log.parquet").to_pylist()
-    names = {"loss", "loss/generative", "loss/self_improvement", "consistency_gap", "grad_norm", "learning_rate", "tokens_per_second"}
+    names = {
+        "loss",
+        "loss/generative",
+        "loss/self_improvement",
+        "consistency_gap",
+        "grad_norm",
+        "learning_rate",
+        "tokens_per_second",
+    }
     names |= {"generative_accuracy", "self_improvement_given_chosen_accuracy", "log_ratio_chosen_given_rejected"}
     for step in (1, 2, 3):
         assert names <= {row["name"] for row in rows if row["step"] == step}
@@ -264,7 +274,9 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
             with torch.no_grad():
                 trained.lm_head.weight[7, 0] = math.nan
 
-    with pytest.raises(WorkFailed, match=r"expected a finite loss, found nan at step 5; the last good checkpoint is .*step-0000002; lower"):
+    with pytest.raises(
+        WorkFailed, match=r"expected a finite loss, found nan at step 5; the last good checkpoint is .*step-0000002; lower"
+    ):
         train_on(trained, objective(num_steps=8), tmp_path, report=poison, checkpoint_every=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-0000002"]
     fresh = model()
@@ -274,7 +286,9 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
 
 def test_a_learning_rate_beyond_all_measure_stops_with_a_sentence(tmp_path: Path) -> None:
     task = objective(num_steps=20, learning_rate=1e30, warmup_ratio=0)
-    with pytest.raises(WorkFailed, match=r"expected a finite (loss|grad_norm), found (nan|inf) at step 2; no checkpoint was written yet"):
+    with pytest.raises(
+        WorkFailed, match=r"expected a finite (loss|grad_norm), found (nan|inf) at step 2; no checkpoint was written yet"
+    ):
         train_on(model(), task, tmp_path)
     assert not (tmp_path / "training_log.parquet").exists()
 

@@ -30,7 +30,9 @@ SCHEMA = pa.schema([("n", pa.int64())])
 SETTINGS: dict[str, Any] = {"beta": 0.1, "seed": 0, "nested": {"a": [1, 2]}}
 
 
-def put(home: Path, fingerprint: str = "f" * 16, rows: int = 3, parents: dict[str, Artifact] | None = None, **info: Any) -> Artifact:
+def put(
+    home: Path, fingerprint: str = "f" * 16, rows: int = 3, parents: dict[str, Artifact] | None = None, **info: Any
+) -> Artifact:
     with writing(home, "games", fingerprint, version=1, settings=SETTINGS, parents=parents or {}) as writer:
         if writer.artifact is None:
             parquet.write_rows(writer.part_path(0), [{"n": n} for n in range(rows)], SCHEMA)
@@ -75,7 +77,9 @@ def test_a_missing_or_torn_file_is_a_broken_artifact(tmp_path: Path, damage: str
         part.unlink()
     else:
         part.write_bytes(part.read_bytes()[:-5])
-    with pytest.raises(BrokenArtifact, match=r"expected \d+ bytes at .*part-00001-0.parquet as its manifest says, found .*; delete"):
+    with pytest.raises(
+        BrokenArtifact, match=r"expected \d+ bytes at .*part-00001-0.parquet as its manifest says, found .*; delete"
+    ):
         find_artifact(tmp_path, "games", "f" * 16)
 
 

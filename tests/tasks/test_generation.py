@@ -30,7 +30,9 @@ class Setting:
         self.policies = [first, second]
         self.prompts = [put_prompt_set(home, 5, "one"), put_prompt_set(home, 3, "two")]
 
-    def generate(self, settings: GenerationSettings = SETTINGS_OF_CHAINS, resources: Any = RESOURCES, **options: Any) -> list[Artifact]:
+    def generate(
+        self, settings: GenerationSettings = SETTINGS_OF_CHAINS, resources: Any = RESOURCES, **options: Any
+    ) -> list[Artifact]:
         values = {"policies": self.policies, "prompts": self.prompts, "model": self.model, "home": self.home} | options
         return generate_completions(values.pop("policies"), values.pop("prompts"), settings, resources=resources, **values)
 
@@ -38,7 +40,9 @@ class Setting:
 def test_every_policy_answers_every_set_in_one_launch(tmp_path: Path, launches: Launches) -> None:
     setting = Setting(tmp_path, tmp_path / "home")
     found = setting.generate()
-    assert [a.manifest["parents"]["policy"]["fingerprint"] for a in found] == [p.fingerprint for p in setting.policies for _ in range(2)]
+    assert [a.manifest["parents"]["policy"]["fingerprint"] for a in found] == [
+        p.fingerprint for p in setting.policies for _ in range(2)
+    ]
     assert [a.manifest["parents"]["prompts"]["fingerprint"] for a in found] == [p.fingerprint for p in setting.prompts] * 2
     assert len(launches.names()) == 4
     assert [a.counts["completions"] for a in found] == [5 * 6, 3 * 6] * 2
@@ -60,15 +64,26 @@ def test_batches_do_not_change_the_content(tmp_path: Path, launches: Launches) -
         setting = Setting(tmp_path / name, tmp_path / name / "home")
         options: dict[str, Any] = {"resources": RESOURCES.model_copy(update={"generation_batch_size": size})}
         policy, prompts = setting.policies[:1], setting.prompts[:1]
-        digests.append([a.read(COMPLETIONS).drop_columns(["policy_id", "completion_id", "parent_id"])
-                        for a in setting.generate(policies=policy, prompts=prompts, **options)])
+        digests.append(
+            [
+                a.read(COMPLETIONS).drop_columns(["policy_id", "completion_id", "parent_id"])
+                for a in setting.generate(policies=policy, prompts=prompts, **options)
+            ]
+        )
     assert digests[0] == digests[1]
 
 
 def test_another_setting_or_policy_is_another_artifact(tmp_path: Path, launches: Launches) -> None:
     setting = Setting(tmp_path, tmp_path / "home")
     known = {a.fingerprint for a in setting.generate()}
-    for change in ({"temperature": 0.5}, {"seed": 1}, {"top_p": 0.9}, {"num_revisions": 1}, {"max_new_tokens": 5}, {"num_samples": 1}):
+    for change in (
+        {"temperature": 0.5},
+        {"seed": 1},
+        {"top_p": 0.9},
+        {"num_revisions": 1},
+        {"max_new_tokens": 5},
+        {"num_samples": 1},
+    ):
         found = {a.fingerprint for a in setting.generate(SETTINGS_OF_CHAINS.model_copy(update=change))}
         assert not found & known, change
         known |= found
@@ -104,7 +119,9 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_content(
         assert texts[0] == texts[1]
 
 
-def test_a_missing_completion_is_never_taken_for_complete(tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_completion_is_never_taken_for_complete(
+    tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setting = Setting(tmp_path, tmp_path / "home")
     monkeypatch.setattr(generation, "run_jobs", lambda *_: None)
     with pytest.raises(WorkFailed, match="expected revision 0 of prompt .* found none; run it again"):

@@ -111,7 +111,8 @@ def test_progress_reaches_the_log_also_where_two_processes_wrote_at_once(
 ) -> None:
     worker(
         """
-        def line(done): return MARK + json.dumps({"job": "sft", "done": done, "total": 2, "unit": "steps", "values": {"loss": 0.5}})
+        rest = {"job": "sft", "total": 2, "unit": "steps", "values": {"loss": 0.5}}
+        def line(done): return MARK + json.dumps(rest | {"done": done})
         print(line(1)); print(MARK + '{"job": "sft", "do@srpo {"jo'); print(line(2), flush=True)
         """
     )

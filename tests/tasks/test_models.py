@@ -31,7 +31,8 @@ def test_a_folder_is_known_by_its_content_and_not_copied(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("missing", "sentence"), [("model.safetensors", "expected safetensors weights in"), ("tokenizer", "expected a tokenizer beside")]
+    ("missing", "sentence"),
+    [("model.safetensors", "expected safetensors weights in"), ("tokenizer", "expected a tokenizer beside")],
 )
 def test_a_folder_without_weights_or_tokenizer_is_named(tmp_path: Path, missing: str, sentence: str) -> None:
     folder = save_policy(tmp_path / "model")

@@ -46,7 +46,9 @@ class Chain:
         shared = {"model": self.model, "resources": RESOURCES, "home": home}
         self.rows = compute_reference(self.reference, self.preferences, PreferenceSettings(layout="trie"), **shared)  # type: ignore[arg-type]
 
-    def train(self, *wanted: PreferenceSettings, contamination: Artifact | None = None, resources: Any = RESOURCES) -> list[Artifact]:
+    def train(
+        self, *wanted: PreferenceSettings, contamination: Artifact | None = None, resources: Any = RESOURCES
+    ) -> list[Artifact]:
         return train_policies(
             self.reference,
             self.preferences,
@@ -145,11 +147,15 @@ def test_deleting_the_manifest_trains_again_to_the_same_content(tmp_path: Path, 
     (policy.path / "model/model.safetensors").write_bytes(b"torn")
     (again,) = chain.train(settings(**SHORT))
     assert launches.names() == ["srpo"]
-    weights = [entry["sha256"] for p in (policy, again) for entry in p.manifest["files"] if entry["name"].endswith("model.safetensors")]
+    weights = [
+        entry["sha256"] for p in (policy, again) for entry in p.manifest["files"] if entry["name"].endswith("model.safetensors")
+    ]
     assert weights[0] == weights[1]
 
 
-def test_a_failed_policy_leaves_the_finished_ones_finished(tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_policy_leaves_the_finished_ones_finished(
+    tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second of two jobs dies: nothing is complete yet, and the next attempt trains the second alone."""
     chain = Chain(tmp_path, tmp_path / "home")
     launches.names()
@@ -168,7 +174,9 @@ def test_a_failed_policy_leaves_the_finished_ones_finished(tmp_path: Path, launc
     assert launches.names() == ["dpo"] and first.settings["method"] == "srpo"
 
 
-def test_half_written_results_are_not_taken_for_whole(tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_results_are_not_taken_for_whole(
+    tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that was killed while it saved leaves a model folder and no result.json: the policy is trained again."""
     chain = Chain(tmp_path, tmp_path / "home")
 

@@ -77,7 +77,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_tokenizer(newsroom.all_words(), 400)
     from srpo_core.config import SmallModelSettings
 
-    save_model(create_small_model(SmallModelSettings(hidden_size=16, num_layers=1, num_heads=2), tokenizer, 128), tokenizer, folder)
+    save_model(
+        create_small_model(SmallModelSettings(hidden_size=16, num_layers=1, num_heads=2), tokenizer, 128), tokenizer, folder
+    )
     PromptTokenizer(tokenizer, TemplateSettings(revision_request="Revise."), 128).save_template(folder)
     return folder
 

@@ -21,7 +21,17 @@ from srpo_core.workers.dispatch import do_job
 from srpo_core.workers.jobs import PreferenceJob, ReferenceJob, SftJob
 from srpo_core.workers.parts import read_rows, write_part
 from storage import schemas
-from tests.small_training import DECODING, TEMPLATE, cpu, demonstration_rows, pair_rows, resources, save_policy, settings, write_pairs
+from tests.small_training import (
+    DECODING,
+    TEMPLATE,
+    cpu,
+    demonstration_rows,
+    pair_rows,
+    resources,
+    save_policy,
+    settings,
+    write_pairs,
+)
 
 REFERENCE_COLUMNS = [*training.REFERENCE_COLUMNS]
 
@@ -31,13 +41,21 @@ def base(tmp_path: Path) -> Path:
     return save_policy(tmp_path / "policies/base/model")
 
 
-def stored_reference(tmp_path: Path, model: Path, rows: list[dict[str, Any]], layout: str = "trie", dtype: Any = "float32") -> list[str]:
+def stored_reference(
+    tmp_path: Path, model: Path, rows: list[dict[str, Any]], layout: str = "trie", dtype: Any = "float32"
+) -> list[str]:
     """Reference rows by pair_id, as the reference stage joins them."""
     store = tmp_path / f"store-{layout}-{dtype}"
     store.mkdir(exist_ok=True)
     pairs = write_pairs(tmp_path / "preferences.parquet", rows)
     job = ReferenceJob(
-        name="r", model_folder=str(model), dtype=dtype, layout=layout, preferences=pairs, splits=["train"], store=str(store)  # type: ignore[arg-type]
+        name="r",
+        model_folder=str(model),
+        dtype=dtype,
+        layout=layout,
+        preferences=pairs,
+        splits=["train"],
+        store=str(store),  # type: ignore[arg-type]
     )
     do_job(job, cpu(), resources())
     tok, _ = load_template(model, load_tokenizer(model))
@@ -52,7 +70,9 @@ def stored_reference(tmp_path: Path, model: Path, rows: list[dict[str, Any]], la
     return [str(tmp_path / "reference.parquet")]
 
 
-def preference_job(tmp_path: Path, base: Path, name: str = "srpo", *, reference: list[str] | None = None, **options: Any) -> PreferenceJob:
+def preference_job(
+    tmp_path: Path, base: Path, name: str = "srpo", *, reference: list[str] | None = None, **options: Any
+) -> PreferenceJob:
     rows = pair_rows(12)
     dtype = options.pop("dtype", "float32")
     left_out = options.pop("left_out", [])
@@ -89,7 +109,7 @@ def test_a_policy_folder_is_whole_and_without_pickles(tmp_path: Path, base: Path
 
 @pytest.mark.parametrize(("dtype", "lora"), [("float32", False), ("mixed", False), ("bfloat16", True)])
 def test_stored_reference_rows_give_log_ratios_of_zero_at_step_0(tmp_path: Path, base: Path, dtype: str, lora: bool) -> None:
-    """Through the files: the reference job's rows against the first step of training on all pairs, same layout, dtype and batch."""
+    """Through the files: the reference job's rows against the first step of training on all pairs, same layout and dtype."""
     adapters = LoraSettings(rank=4) if lora else None
     job = preference_job(tmp_path, base, dtype=dtype, lora=adapters, pairs_per_step=12, num_steps=1, beta=0.1)
     do_job(job, cpu(), resources())
@@ -223,7 +243,14 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path) -> None:
 
 def test_settings_of_a_job_survive_its_file(tmp_path: Path) -> None:
     job = PreferenceJob(
-        name="n", model_folder="m", dtype="float32", preferences=[], left_out=[], reference=[], settings=PreferenceSettings(), folder="f"
+        name="n",
+        model_folder="m",
+        dtype="float32",
+        preferences=[],
+        left_out=[],
+        reference=[],
+        settings=PreferenceSettings(),
+        folder="f",
     )
     assert PreferenceJob.model_validate_json(job.model_dump_json()) == job
     assert isinstance(cpu(), Accelerator)
