@@ -107,12 +107,13 @@ class Run(NamedTuple):
 
 def settings_for(scale: Scale, runs: Sequence[Run], sets: Sequence[str]) -> PipelineSettings:
     """The demo's world at this scale; one method each (`methods` cannot repeat)."""
+    world = {"num_demonstrations": scale.demonstrations, "num_pairs": scale.pairs, "num_prompts": scale.prompts}
     values = override(
         load_preset("demo"),
         [
             "name=study",
             f"only_sets={json.dumps(list(sets))}",
-            f"newsroom={json.dumps({'num_demonstrations': scale.demonstrations, 'num_pairs': scale.pairs, 'num_prompts': scale.prompts})}",
+            f"newsroom={json.dumps(world)}",
             # Trials are judged by their win rate alone.
             f"diagnostics={json.dumps(None if VALIDATION in sets else dict(scale.diagnostics))}",
             "resources.num_processes=1",
@@ -203,7 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("SRPO_HOME", "srpo_home/study")))
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
-    parser.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1), help="trainings side by side, one thread each")
+    parser.add_argument(
+        "--workers", type=int, default=max(1, os.cpu_count() or 1), help="trainings side by side, one thread each"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of study.md and study.json")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
@@ -219,7 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train_all(scale, sorted([*finals, *longer], key=lambda run: -run.steps), SETS, home, options.workers)
     run_recorded(settings_for(scale, finals[:1], SETS), home, lambda function: function)
     tables = summarise(home, scale, finals, longer)
-    tables |= {"scale": options.scale, "token_ratio": ratio, "minutes": (time.monotonic() - began) / 60, "best": [r._asdict() for r in best.values()]}
+    tables |= {
+        "scale": options.scale,
+        "token_ratio": ratio,
+        "minutes": (time.monotonic() - began) / 60,
+        "best": [r._asdict() for r in best.values()],
+    }
     write_tables(tables, options.out)
     return 0
 
@@ -229,7 +237,9 @@ def summarise(home: Path, scale: Scale, finals: Sequence[Run], longer: Sequence[
     groups = {"equal steps": _by_method(finals), "equal tokens": _by_method(longer)}
     result: dict[str, Any] = {"curves": [], "distances": []}
     for eval_set in SETS:
-        known = {(r["method"], r["seed"], r["steps"], r["beta"], r["learning_rate"]): r["policy_id"] for r in curves(home, eval_set)}
+        known = {
+            (r["method"], r["seed"], r["steps"], r["beta"], r["learning_rate"]): r["policy_id"] for r in curves(home, eval_set)
+        }
         scores = {}
         for budget, methods in groups.items():
             for method, runs in methods.items():
@@ -278,7 +288,14 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
     head = ["set", "budget", "method", "β", "lr", "steps", *(f"y{k}" for k in range(last + 1)), f"y{last} − y0"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in tables["curves"]:
-        cells = [row["eval_set"], row["budget"], row["method"], f"{row['beta']:g}", f"{row['learning_rate']:g}", str(row["steps"])]
+        cells = [
+            row["eval_set"],
+            row["budget"],
+            row["method"],
+            f"{row['beta']:g}",
+            f"{row['learning_rate']:g}",
+            str(row["steps"]),
+        ]
         cells += [f"{rate['mean']:.3f}" for rate in row["rates"]] + [_with_interval(row["gain"])]
         lines.append("| " + " | ".join(cells) + " |")
     for row in tables["reference"]:
@@ -286,10 +303,17 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
     for row in tables["ceilings"]:
         rates = " | ".join(f"{rate:.3f}" for rate in row["ceilings"])
         lines.append(f"| {row['eval_set']} | | exact SRPO | {row['beta']:g} | | | {rates} | |")
-    lines += ["", f"Distance of SRPO to each method at y{last} (SRPO minus the other):", "", "| set | budget | method | distance |", "|---|---|---|---|"]
+    lines += [
+        "",
+        f"Distance of SRPO to each method at y{last} (SRPO minus the other):",
+        "",
+        "| set | budget | method | distance |",
+        "|---|---|---|---|",
+    ]
     lines += [f"| {d['eval_set']} | {d['budget']} | {d['method']} | {_with_interval(d)} |" for d in tables["distances"]]
     intro = (
-        f"# The study\n\nScale `{tables['scale']}`, {tables['minutes']:.0f} minutes. Intervals are 95 %, crossed over prompts and seeds. "
+        f"# The study\n\nScale `{tables['scale']}`, {tables['minutes']:.0f} minutes. "
+        "Intervals are 95 %, crossed over prompts and seeds. "
         f"Equal tokens: {tables['token_ratio']:.2f} times the steps for dpo and ipo.\n\n"
     )
     (folder / "study.md").write_text(intro + "\n".join(lines) + "\n", encoding="utf-8")

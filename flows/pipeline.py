@@ -45,7 +45,7 @@ class Sources(NamedTuple):
 def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> list[Artifact]:
     """Run every stage in order and return every artifact, parents first."""
     preferences, demonstrations, prompts, made = _prepare_data(settings, home, stage)
-    base = stage(prepare_base_model)(settings.model, home, demonstrations or preferences)
+    base = stage(prepare_base_model)(settings.model, home, demonstrations or preferences, settings.template)
     shared = {"model": settings.model, "resources": settings.resources, "home": home}
     prompting = {"template": settings.template, "decoding": settings.generation}
     if settings.supervised is None:
@@ -102,7 +102,9 @@ def _chosen_sets(evaluation: list[PromptSourceSettings], only: list[str] | None)
     names = [one.name for one in evaluation]
     unknown = sorted(set(only or []) - set(names))
     if unknown:
-        raise InputError(f"expected only_sets to name evaluation sets ({', '.join(names)}), found {', '.join(unknown)}; correct the name")
+        raise InputError(
+            f"expected only_sets to name evaluation sets ({', '.join(names)}), found {', '.join(unknown)}; correct the name"
+        )
     return [one for one in evaluation if only is None or one.name in only]
 
 

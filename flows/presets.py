@@ -20,7 +20,9 @@ def load_preset(name: str) -> dict[str, Any]:
     """A preset's settings as written. Raises InputError for an unknown name."""
     path = FOLDER / f"{name}.yaml"
     if name not in list_presets():
-        raise InputError(f"expected a preset ({', '.join(list_presets())}), found {name!r}; name one of them or use --config FILE")
+        raise InputError(
+            f"expected a preset ({', '.join(list_presets())}), found {name!r}; name one of them or use --config FILE"
+        )
     return read_settings_file(path)
 
 

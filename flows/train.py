@@ -94,6 +94,6 @@ def train_supervised(
     folder = home_folder(home)
     pairs = find_input(folder, "preferences", preferences) if preferences else None
     rows = as_prefect_task(ingest_demonstrations)(demonstrations, folder, pairs)
-    base = as_prefect_task(prepare_base_model)(model, folder, rows)
+    base = as_prefect_task(prepare_base_model)(model, folder, rows, template)
     work = {"model": model, "template": template, "decoding": decoding, "resources": resources, "home": folder}
     return as_prefect_task(train_reference)(base, rows, settings, **work).fingerprint

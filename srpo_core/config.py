@@ -27,14 +27,18 @@ class Settings(BaseModel):
 class TemplateSettings(Settings):
     """How a prompt, and a prompt with an earlier draft, become text (method.md 1.2a and 1.3)."""
 
-    kind: Literal["tldr", "article", "chat"] = Field("chat", description="tldr and article: a plain text header; chat: the tokenizer's own chat template")
+    kind: Literal["tldr", "article", "chat"] = Field(
+        "chat", description="tldr and article: a plain text header; chat: the tokenizer's own chat template"
+    )
     revision_request: str = Field(
         "Please write a better answer.",
         min_length=1,
         description="chat only: the user turn that follows the draft and asks for a revision",
     )
     system_prompt: str | None = Field(None, description="chat only: a system turn put before every prompt")
-    add_bos: bool | None = Field(None, description="tldr and article only: begin with the BOS token; none = as the tokenizer does")
+    add_bos: bool | None = Field(
+        None, description="tldr and article only: begin with the BOS token; none = as the tokenizer does"
+    )
 
 
 class LoraSettings(Settings):
@@ -62,7 +66,9 @@ class ModelSettings(Settings):
     name_or_path: str | None = Field(None, description="a folder or a hub id; none = `small`")
     revision: str | None = Field(None, description="a hub commit, branch or tag; it is resolved to a commit")
     small: SmallModelSettings | None = Field(None, description="instead of a folder or hub id: a new model for the data at hand")
-    dtype: Dtype = Field("float32", description="mixed: float32 weights and bfloat16 arithmetic; bfloat16: both bfloat16, for LoRA")
+    dtype: Dtype = Field(
+        "float32", description="mixed: float32 weights and bfloat16 arithmetic; bfloat16: both bfloat16, for LoRA"
+    )
     max_length: int = Field(2048, ge=16, description="tokens of prompt plus completion; the prompt is truncated to fit")
 
     @model_validator(mode="after")
@@ -107,21 +113,27 @@ class PreferenceSettings(OptimizerSettings):
         "method.md 1.2 (the public code's alpha .8 is 2/3 here)",
     )
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference; a policy tilts it by at most e^(1/beta)")
-    logp_reduction: Literal["sum", "mean"] = Field("sum", description="a completion's log-prob summed or averaged over its tokens")
+    logp_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="a completion's log-prob summed or averaged over its tokens"
+    )
     loss_scale: Literal["paper", "unit_gradient"] = Field(
         "paper",
-        description="unit_gradient multiplies the loss by the constant (1/beta for srpo, beta for ipo) that makes its gradient per nat of order one, "
-        "so that one learning rate and clipping norm serve every method",
+        description="unit_gradient multiplies the loss by the constant (1/beta for srpo, beta for ipo) that makes its gradient "
+        "per nat of order one, so that one learning rate and clipping norm serve every method",
     )
     pairs_per_step: int = Field(32, ge=1, description="pairs in one optimizer step, over all processes and accumulation")
-    layout: Literal["auto", "trie", "plain"] = Field("auto", description="trie: one token tree per pair; plain: one sequence per log-prob")
+    layout: Literal["auto", "trie", "plain"] = Field(
+        "auto", description="trie: one token tree per pair; plain: one sequence per log-prob"
+    )
     lora: LoraSettings | None = Field(None, description="train an adapter; none = all weights")
     seed: int = Field(0, ge=0, description="of the order of the data and of dropout")
 
     @model_validator(mode="after")
     def _method_is_a_preference_method(self) -> "PreferenceSettings":
         if self.method == "sft":
-            raise ValueError("expected a preference method (srpo, dpo, ipo, dpo_both, ipo_both), found sft; use the supervised section")
+            raise ValueError(
+                "expected a preference method (srpo, dpo, ipo, dpo_both, ipo_both), found sft; use the supervised section"
+            )
         return self
 
 
@@ -193,12 +205,8 @@ class ColumnMapping(Settings):
     text_a: str | None = Field(None, description="column with the first text")
     text_b: str | None = Field(None, description="column with the second text")
     label: str | None = Field(None, description="column with the preferred side")
-    label_a: list[Label] = Field(
-        default_factory=lambda: list(LABELS_A), description="values that say text_a is preferred"
-    )
-    label_b: list[Label] = Field(
-        default_factory=lambda: list(LABELS_B), description="values that say text_b is preferred"
-    )
+    label_a: list[Label] = Field(default_factory=lambda: list(LABELS_A), description="values that say text_a is preferred")
+    label_b: list[Label] = Field(default_factory=lambda: list(LABELS_B), description="values that say text_b is preferred")
     label_tie: list[Label] = Field(
         default_factory=lambda: list(LABELS_TIE),
         description="values that say neither is preferred",
@@ -212,7 +220,9 @@ class ColumnMapping(Settings):
         by_role = self.chosen is not None and self.rejected is not None
         by_label = self.text_a is not None and self.text_b is not None and (self.label is not None or self.votes is not None)
         if by_role == by_label:
-            raise ValueError("expected either chosen and rejected, or text_a, text_b and one of label and votes; found both or neither")
+            raise ValueError(
+                "expected either chosen and rejected, or text_a, text_b and one of label and votes; found both or neither"
+            )
         return self
 
 
@@ -222,7 +232,9 @@ class PreferenceSourceSettings(Settings):
     paths: list[str] = Field(min_length=1, description="files, folders, globs, or hub:<dataset id>[@revision][:config][/split]")
     format: str = Field("auto", description="auto, a format's name, columns, or file.py:function")
     columns: ColumnMapping | None = Field(None, description="with format columns: which column holds what")
-    domain: str = Field("unknown", description="what the texts are about; an evaluation set of another domain is out of distribution")
+    domain: str = Field(
+        "unknown", description="what the texts are about; an evaluation set of another domain is out of distribution"
+    )
     max_rows: int | None = Field(None, ge=1, description="read at most this many source rows per path")
     validation_share: float = Field(0.05, ge=0, lt=1, description="share of the clusters held out for validation, in [0, 1)")
     test_share: float = Field(0.0, ge=0, lt=1, description="share of the clusters held out for testing, in [0, 1)")
@@ -256,11 +268,13 @@ class NewsroomSettings(Settings):
 class DemonstrationSettings(Settings):
     """What the supervised stage imitates: a file of demonstrations, or the preference pairs themselves."""
 
-    path: str | None = Field(None, description="JSON lines with prompt, completion and optionally draft; none = made from the preferences")
+    path: str | None = Field(
+        None, description="JSON lines with prompt, completion and optionally draft; none = made from the preferences"
+    )
     revisions: Literal["both_ways", "improve", "none"] = Field(
         "both_ways",
-        description="how preference pairs become revision examples: both_ways = rejected to chosen and back, so that the reference's "
-        "revisions edit neutrally; improve = rejected to chosen only",
+        description="how preference pairs become revision examples: both_ways = rejected to chosen and back, so that the "
+        "reference's revisions edit neutrally; improve = rejected to chosen only",
     )
 
 
@@ -285,7 +299,9 @@ class PipelineSettings(Settings):
     evaluation: list[PromptSourceSettings] = Field(
         default_factory=list, description="evaluation sets; the newsroom brings its own"
     )
-    only_sets: list[str] | None = Field(None, description="names of the evaluation sets to use; none = all (of the newsroom: id, long, mix)")
+    only_sets: list[str] | None = Field(
+        None, description="names of the evaluation sets to use; none = all (of the newsroom: id, long, mix)"
+    )
     model: ModelSettings = Field(description="the weights to start from")
     template: TemplateSettings = Field(
         default_factory=lambda: TemplateSettings.model_validate({}), description="how prompts and drafts become text"
@@ -294,8 +310,12 @@ class PipelineSettings(Settings):
     training: PreferenceSettings = Field(
         default_factory=lambda: PreferenceSettings.model_validate({}), description="how every method is trained"
     )
-    methods: list[Method] = Field(default_factory=lambda: list(DEFAULT_METHODS), description="policies trained on the pairs, each from the reference")
-    per_method: dict[Method, dict[str, Any]] = Field(default_factory=dict, description="training settings that differ for one method")
+    methods: list[Method] = Field(
+        default_factory=lambda: list(DEFAULT_METHODS), description="policies trained on the pairs, each from the reference"
+    )
+    per_method: dict[Method, dict[str, Any]] = Field(
+        default_factory=dict, description="training settings that differ for one method"
+    )
     generation: GenerationSettings = Field(
         default_factory=lambda: GenerationSettings.model_validate({}), description="drafts and revisions on the evaluation sets"
     )
@@ -320,7 +340,8 @@ class PipelineSettings(Settings):
         """The training settings of each method: `training` with the method's own values put over it."""
         base = self.training.model_dump()
         return [
-            PreferenceSettings.model_validate(base | {"method": method} | self.per_method.get(method, {})) for method in self.methods
+            PreferenceSettings.model_validate(base | {"method": method} | self.per_method.get(method, {}))
+            for method in self.methods
         ]
 
 

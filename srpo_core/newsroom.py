@@ -15,7 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 EVENTS = ("fire", "strike", "flood", "election", "crash", "festival", "protest", "robbery", "storm", "merger", "outage", "trial")
-PLACES = ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Seoul", "Delhi", "Paris", "Accra", "Sofia", "Turin", "Osaka", "Perth", "Dakar")
+PLACES = (
+    "Oslo",
+    "Rome",
+    "Lima",
+    "Cairo",
+    "Quito",
+    "Seoul",
+    "Delhi",
+    "Paris",
+    "Accra",
+    "Sofia",
+    "Turin",
+    "Osaka",
+    "Perth",
+    "Dakar",
+)
 NUMBERS = tuple(str(n) for n in range(11, 25))
 REVISION_REQUEST = "Revise."
 
@@ -93,18 +108,23 @@ FOLLOWS_RULE = 0.9  # else the annotator tosses a coin
 
 
 def draw_document(domain: Domain, rng: np.random.Generator) -> Document:
-    """Draw a document; events follow Zipf weights 1/rank; events, places and numbers differ within a document."""
+    """Draw a document; events and places follow Zipf weights 1/rank, and nothing repeats within a document."""
     count = int(rng.integers(domain.num_facts[0], domain.num_facts[1] + 1))
-    ranks = np.arange(1, len(EVENTS) + 1)
-    weights = 1.0 / (ranks[::-1] if domain.reversed_events else ranks)
-    events = rng.choice(len(EVENTS), size=count, replace=False, p=weights / weights.sum())
-    # Without repetition: a fact of a document is known by its place as well as by its event.
-    places = rng.choice(len(PLACES), size=count, replace=False)
+    events = rng.choice(len(EVENTS), size=count, replace=False, p=_zipf(len(EVENTS), domain.reversed_events))
+    # Without repetition a fact is known by its place as well as by its event; and a few frequent places are what a small model
+    # learns to look numbers up by, before it can for all.
+    places = rng.choice(len(PLACES), size=count, replace=False, p=_zipf(len(PLACES)))
     numbers = rng.choice(len(NUMBERS), size=count, replace=False)
     major = np.zeros(count, dtype=bool)
     major[rng.choice(count, size=domain.num_major, replace=False)] = True
     facts = tuple(Fact(EVENTS[e], PLACES[p], NUMBERS[n]) for e, p, n in zip(events, places, numbers, strict=True))
     return Document(facts, tuple(bool(m) for m in major))
+
+
+def _zipf(count: int, reverse: bool = False) -> np.ndarray:
+    """Weights 1/rank, normalised; in `reverse` the last is the most frequent."""
+    weights = 1.0 / np.arange(1, count + 1)
+    return (weights[::-1] if reverse else weights) / weights.sum()
 
 
 def write_document(document: Document) -> str:
@@ -268,7 +288,7 @@ def win_probability(document: Document, writer: Writer, other: Writer, rng: np.r
 # --- data sets -----------------------------------------------------------------------------------------------------------
 
 
-def draw_demonstrations(count: int, rng: np.random.Generator, restating_share: float = 0.2) -> Iterator[dict[str, str | None]]:
+def draw_demonstrations(count: int, rng: np.random.Generator, restating_share: float = 0.35) -> Iterator[dict[str, str | None]]:
     """Yield prompt, draft (or None) and completion: a draft and a revision for each document, over all domains.
 
     A curriculum: the first `restating_share` restate some facts of documents that grow longer, without errors, because a small

@@ -197,9 +197,7 @@ def writing(
         "version": version,
         "schema_version": SCHEMA_VERSION,
         "settings": dict(settings),
-        "parents": {
-            name: {"stage": p.stage, "fingerprint": p.fingerprint, "digest": p.digest} for name, p in parents.items()
-        },
+        "parents": {name: {"stage": p.stage, "fingerprint": p.fingerprint, "digest": p.digest} for name, p in parents.items()},
         "environment": environment(),
         "git_commit": git_commit(),
     }

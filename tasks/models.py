@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings
@@ -18,6 +19,7 @@ from storage.artifact import Artifact, compute_fingerprint, find_artifact, writi
 
 VERSION = 1
 TEXTS_FOR_TOKENIZER = 20_000
+WEIGHT_OF_TEMPLATE = 1000  # the template's words stand in every revision prompt, so they count as so many texts
 WEIGHTS = re.compile(r".*\.safetensors$")
 SMALL_FILES = re.compile(r".*\.(json|jinja|txt|model)$")
 logger = logging.getLogger("srpo")
@@ -29,13 +31,16 @@ def model_folder(policy: Artifact) -> Path:
     return Path(external) if external else policy.path / "model"
 
 
-def prepare_base_model(settings: ModelSettings, home: Path, data: Artifact | None) -> Artifact:
-    """The starting model. `data` (demonstrations or preferences) gives the texts a small model's tokenizer is learned from.
+def prepare_base_model(
+    settings: ModelSettings, home: Path, data: Artifact | None, template: TemplateSettings | None = None
+) -> Artifact:
+    """The starting model. `data` (demonstrations or preferences) gives the texts a small model's tokenizer is learned from, and
+    `template` the words of its own that will stand in every prompt.
 
     Raises InputError for a folder without weights or tokenizer, and for a hub model that cannot be had.
     """
     if settings.small is not None:
-        return _make_small(settings, home, data)
+        return _make_small(settings, home, data, template)
     name = str(settings.name_or_path)
     folder = Path(name)
     commit = None if folder.is_dir() else _resolve_commit(name, settings.revision)
@@ -88,10 +93,12 @@ def _link_files(source: Path, target: Path, home: Path) -> None:
             (target / path.name).symlink_to(os.path.relpath(path, target.resolve()) if inside else path.resolve())
 
 
-def _make_small(settings: ModelSettings, home: Path, data: Artifact | None) -> Artifact:
+def _make_small(settings: ModelSettings, home: Path, data: Artifact | None, template: TemplateSettings | None) -> Artifact:
     if data is None or settings.small is None:
         raise InputError("expected texts to learn a small model's tokenizer from, found none; give demonstrations or preferences")
-    asked = {"method": "small", "settings": settings.small.model_dump() | {"max_length": settings.max_length}}
+    own_words = [] if template is None else [template.revision_request, template.system_prompt or ""]
+    small = settings.small.model_dump() | {"max_length": settings.max_length, "own_words": own_words}
+    asked = {"method": "small", "settings": small}
     fingerprint = compute_fingerprint("policies", VERSION, asked, {"data": data})
     found = find_artifact(home, "policies", fingerprint)
     if found is not None:
@@ -101,7 +108,7 @@ def _make_small(settings: ModelSettings, home: Path, data: Artifact | None) -> A
             return writer.artifact
         from srpo_core.models import create_small_model, save_model, train_tokenizer
 
-        tokenizer = train_tokenizer(_texts(data), settings.small.vocab_size)
+        tokenizer = train_tokenizer(chain(own_words * WEIGHT_OF_TEMPLATE, _texts(data)), settings.small.vocab_size)
         model = create_small_model(settings.small, tokenizer, settings.max_length)
         save_model(model, tokenizer, writer.path / "model")
         logger.info("small model: %d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))

@@ -14,7 +14,7 @@ from srpo_core.records import seed_from
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 
-VERSION = 1
+VERSION = 2  # 2: fewer places and numbers, none twice in a document, frequent and rare places
 DOMAIN = "newsroom-id"  # of the preference pairs; the evaluation sets long and mix are of other domains
 VALIDATION = "validation"  # more documents like those of the preference pairs
 logger = logging.getLogger("srpo")
@@ -27,7 +27,9 @@ def write_newsroom(settings: NewsroomSettings, home: Path) -> Artifact:
     found = find_artifact(home, "newsroom", fingerprint)
     if found is not None:
         return found
-    logger.info("newsroom: writing %d demonstrations, %d pairs, 3 evaluation sets", settings.num_demonstrations, settings.num_pairs)
+    logger.info(
+        "newsroom: writing %d demonstrations, %d pairs, 3 evaluation sets", settings.num_demonstrations, settings.num_pairs
+    )
     with writing(home, "newsroom", fingerprint, version=VERSION, settings=asked, parents={}) as writer:
         if writer.artifact is not None:
             return writer.artifact
@@ -35,7 +37,9 @@ def write_newsroom(settings: NewsroomSettings, home: Path) -> Artifact:
             "demonstrations.jsonl": newsroom.draw_demonstrations(settings.num_demonstrations, _rng(settings, "demonstrations")),
             "preferences.jsonl": newsroom.draw_pairs(settings.num_pairs, settings.votes_per_pair, _rng(settings, "pairs")),
         }
-        rows |= {f"{name}.jsonl": newsroom.draw_prompts(name, settings.num_prompts, _rng(settings, name)) for name in newsroom.DOMAINS}
+        rows |= {
+            f"{name}.jsonl": newsroom.draw_prompts(name, settings.num_prompts, _rng(settings, name)) for name in newsroom.DOMAINS
+        }
         rows["validation.jsonl"] = newsroom.draw_prompts("id", settings.num_prompts, _rng(settings, VALIDATION))
         files = [_write_lines(writer.path / name, lines) for name, lines in rows.items()]
         files.append(writer.path / "world.json")

@@ -1,8 +1,8 @@
 """The main job on real input: `python -m tests.real_input` with SRPO_TEST_DATA set (see `make real-input`).
 
 Arguments that people compared (UKPConvArg1) → tokenizer and supervised reference on the training topics → SRPO → two revisions
-of summaries of news articles (FRANK's XSum) → an OpenAI-protocol judge over HTTP → win rates by SQL. The texts are poor: the model
-is tiny. What is shown is that nothing on the way is pretended.
+of summaries of news articles (FRANK's XSum) → an OpenAI-protocol judge over HTTP → win rates by SQL. The texts are poor: the
+model is tiny. What is shown is that nothing on the way is pretended.
 """
 
 import json

@@ -12,7 +12,14 @@ from accelerate import Accelerator
 
 from srpo_core import newsroom
 from srpo_core.batches import batch_groups
-from srpo_core.config import GenerationSettings, PreferenceSettings, Resources, SmallModelSettings, SupervisedSettings, TemplateSettings
+from srpo_core.config import (
+    GenerationSettings,
+    PreferenceSettings,
+    Resources,
+    SmallModelSettings,
+    SupervisedSettings,
+    TemplateSettings,
+)
 from srpo_core.decoding import write_chains
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order
@@ -21,7 +28,7 @@ from srpo_core.objectives import ImitationObjective, PreferenceObjective, build_
 from srpo_core.records import pair_id, user_prompt
 from srpo_core.tokenization import PromptTokenizer, tokenize_pairs
 from srpo_core.training_loop import train
-from srpo_core.win_rate import prompt_scores, win_rate_interval
+from srpo_core.win_rate import win_rate_interval
 
 rng = np.random.default_rng(0)
 accelerator = Accelerator(cpu=True)
@@ -54,7 +61,16 @@ groups, draft_flags, _ = build_imitation_groups(tok, demonstrations)
 sft = SupervisedSettings(learning_rate=2e-3, examples_per_step=64)
 print("supervised")
 common = {"dtype": "float32", "accelerator": accelerator, "resources": resources, "report": show}
-train(model, ImitationObjective(groups, draft_flags, 64), sft, seed=0, shuffle=False, layout="trie", folder=scratch / "sft", **common)
+train(
+    model,
+    ImitationObjective(groups, draft_flags, 64),
+    sft,
+    seed=0,
+    shuffle=False,
+    layout="trie",
+    folder=scratch / "sft",
+    **common,
+)
 
 # 4. Six reference log-probs a pair from one token tree; a and b are the two texts in sorted order.
 tokens = tokenize_pairs(tok, [(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in pairs])
@@ -70,10 +86,16 @@ print(f"srpo, layout {layout}")
 train(model, PreferenceObjective(examples, srpo), srpo, seed=0, shuffle=True, layout=layout, folder=scratch / "srpo", **common)
 
 # 6. Drafts and revisions, judged by the world itself.
-prompts = [{"prompt_id": str(i), "prompt": user_prompt(str(row["prompt"])), "gold": row["gold"]} for i, row in enumerate(newsroom.draw_prompts("id", 50, rng))]
+prompts = [
+    {"prompt_id": str(i), "prompt": user_prompt(str(row["prompt"])), "gold": row["gold"]}
+    for i, row in enumerate(newsroom.draw_prompts("id", 50, rng))
+]
 documents = {row["prompt_id"]: (row["prompt"][0]["content"], row["gold"][0]) for row in prompts}
-for revision_index, completions in enumerate(write_chains(model.eval(), tok, prompts, "example", GenerationSettings(num_revisions=2, max_new_tokens=20))):
+for revision_index, completions in enumerate(
+    write_chains(model.eval(), tok, prompts, "example", GenerationSettings(num_revisions=2, max_new_tokens=20))
+):
     scores = [newsroom.preference_probability(documents[c.prompt_id][0], c.text, documents[c.prompt_id][1]) for c in completions]
     interval = win_rate_interval(scores)
-    print(f"revision {revision_index}: win rate {interval.estimate:.3f} [{interval.ci_low:.3f}, {interval.ci_high:.3f}], for example {completions[0].text!r}")
+    rate = f"{interval.estimate:.3f} [{interval.ci_low:.3f}, {interval.ci_high:.3f}]"
+    print(f"revision {revision_index}: win rate {rate}, for example {completions[0].text!r}")
 print("parameters:", sum(p.numel() for p in model.parameters()), "seed:", torch.initial_seed() % 2**31)

@@ -123,7 +123,11 @@ def _train_reference(
         model = settings.model(base)
     else:
         model = settings.model()
-        base = with_line(prepare_base_model)(model, home, rows) if model.small else register_model(home, str(model.name_or_path))
+        base = (
+            with_line(prepare_base_model)(model, home, rows, template)
+            if model.small
+            else register_model(home, str(model.name_or_path))
+        )
     options = {"template": template, "decoding": generation, "model": model, "resources": resources, "home": home}
     return with_line(train_reference)(base, rows, supervised, **options)
 
