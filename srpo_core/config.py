@@ -258,7 +258,7 @@ class PromptSourceSettings(Settings):
 class NewsroomSettings(Settings):
     """The embedded default world; see docs/newsroom.md."""
 
-    num_demonstrations: int = Field(100_000, ge=100, description="demonstrations for the supervised stage")
+    num_demonstrations: int = Field(160_000, ge=100, description="demonstrations for the supervised stage")
     num_pairs: int = Field(8_000, ge=10, description="preference pairs")
     votes_per_pair: int = Field(5, ge=1, description="votes on each pair, one annotator each")
     num_prompts: int = Field(200, ge=10, description="evaluation prompts per set")
