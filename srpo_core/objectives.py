@@ -5,7 +5,6 @@ log-ratios to a frozen reference whose log-probs come ready computed. Does not r
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,10 +16,14 @@ from srpo_core.errors import InputError
 from srpo_core.losses import LOSSES, REQUIRED_LOGPS, log_ratios, logps_from_columns, loss_scale_factor, mean_logps, pair_metrics
 from srpo_core.losses import sft_loss as imitation_loss
 from srpo_core.tokenization import PairTokens, PairTooLong, PromptTokenizer, tokenize_demonstrations, tokenize_pairs
+from srpo_core.trie import TokenSequence
 
 # Columns of a pair stored by text (a, b, a|a, b|a, a|b, b|b) in the order of `PairLogps` (w, l, w|l, l|l, w|w, l|w).
 ROLES_WHEN_A_IS_CHOSEN = (0, 1, 4, 5, 2, 3)
 ROLES_WHEN_B_IS_CHOSEN = (1, 0, 3, 2, 5, 4)
+
+
+MAX_GROUP = 4  # demonstrations that share one token tree: a draft and its revisions
 
 
 class StepPart(NamedTuple):
@@ -185,14 +188,19 @@ def build_pair_examples(
 def build_imitation_groups(
     tok: PromptTokenizer, demonstrations: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Group], list[list[bool]], int]:
-    """Tokenise rows of `demonstrations`, grouping neighbours with the same prompt; also the number that do not fit."""
+    """Tokenise rows of `demonstrations`, grouping a draft with the revisions that follow it; also how many do not fit."""
     items = [(row["prompt"], row["draft"], row["completion"]) for row in demonstrations]
     tokenized = list(zip(items, tokenize_demonstrations(tok, items), strict=True))
     fitting = [(item, tokens) for item, tokens in tokenized if not isinstance(tokens, PairTooLong)]
-    groups: list[Group] = []
+    groups: list[list[TokenSequence]] = []
     flags: list[list[bool]] = []
-    for _, neighbours in groupby(fitting, key=lambda entry: entry[0][0]):
-        members = list(neighbours)
-        groups.append([(tokens.prompt_ids, tokens.completion_ids) for _, tokens in members])
-        flags.append([draft is None for (_, draft, _), _ in members])
-    return groups, flags, len(tokenized) - len(fitting)
+    previous: Any = None
+    for (prompt, draft, _), tokens in fitting:
+        # A first draft opens a group: many people's answers to one question are many groups, not one endless tree.
+        if draft is None or prompt != previous or len(groups[-1]) == MAX_GROUP:
+            groups.append([])
+            flags.append([])
+        groups[-1].append((tokens.prompt_ids, tokens.completion_ids))
+        flags[-1].append(draft is None)
+        previous = prompt
+    return list(groups), flags, len(tokenized) - len(fitting)

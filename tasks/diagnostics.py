@@ -54,7 +54,7 @@ class Diagnostics:
         self.ceilings = [self._ceilings(beta) for beta in sorted({_beta(policy) for policy in self.policies})]
         self.parents = {"reference": reference} | {f"policy:{i}": policy for i, policy in enumerate(self.policies)}
         self.parents |= {f"prompts:{i}": prompt_set for i, prompt_set in enumerate(self.prompts)}
-        self.asked = {"ceilings": [one.fingerprint for one in self.ceilings], "seed": generation.seed}
+        self.asked = {"ceilings": [one.fingerprint for one in self.ceilings], "seed": generation.seed, "dtype": model.dtype}
         self.fingerprint = compute_fingerprint("diagnostics", VERSION, self.asked, self.parents)
         self.folder = home / "diagnostics" / self.fingerprint
 
@@ -89,7 +89,8 @@ class Diagnostics:
             return [*ceilings, writer.complete(files, counts={"ceilings": len(rows), "edits": len(edits)})]
 
     def _ceilings(self, beta: float) -> _Ceilings:
-        asked = self.settings.model_dump() | self.generation.model_dump(exclude={"num_samples", "top_p"}) | {"beta": beta}
+        asked: dict[str, object] = self.settings.model_dump() | self.generation.model_dump(exclude={"num_samples", "top_p"})
+        asked |= {"beta": beta, "dtype": self.model.dtype}
         parents = {"reference": self.reference} | {f"prompts:{i}": prompt_set for i, prompt_set in enumerate(self.prompts)}
         fingerprint = compute_fingerprint("diagnostics", CEILINGS_VERSION, asked, parents)
         return _Ceilings(beta, asked, parents, fingerprint, self.home / "diagnostics" / fingerprint)

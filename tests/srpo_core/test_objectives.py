@@ -174,3 +174,12 @@ def test_nothing_to_train_on_is_refused() -> None:
         PreferenceObjective([example._replace(preference=0.5) for example in examples(2)], settings())
     with pytest.raises(InputError, match="at least one demonstration"):
         ImitationObjective([], [], 8)
+
+
+def test_many_answers_to_one_question_are_many_groups() -> None:
+    prompt = [{"role": "user", "content": "why"}]
+    rows = [{"prompt": prompt, "draft": draft, "completion": f"answer {i}"} for i in range(5) for draft in (None, "a draft", "another")]
+    groups, flags, too_long = build_imitation_groups(prompt_tokenizer(), rows)
+    assert [len(group) for group in groups] == [3] * 5
+    assert flags == [[True, False, False]] * 5
+    assert too_long == 0
