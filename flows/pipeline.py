@@ -119,9 +119,10 @@ def run_recorded(
     artifacts: list[Artifact] = []
     try:
         artifacts = run_stages(settings, home, stage)
-        record(state="completed", artifacts=artifacts)  # before publishing, so that the database knows of it
+        record(state="publishing", artifacts=artifacts)  # so that the database knows what the run used
         stage(publish_results)(home)
         stage(write_report)(home)
+        record(state="completed", artifacts=artifacts)
     except BaseException:
         record(state="failed", artifacts=artifacts)
         raise

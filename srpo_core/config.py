@@ -4,7 +4,7 @@ Two groups: settings that change numbers (they enter fingerprints) and `Resource
 over memory and processes (they never do).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 class TemplateSettings(Settings):
-    """How a prompt, and a prompt with an earlier draft, become text (method.md 1.2a and 1.3)."""
+    """How a prompt, and a prompt with an earlier draft, become text (docs/method.md 1.2a and 1.3)."""
 
     kind: Literal["tldr", "article", "chat"] = Field(
         "chat", description="tldr and article: a plain text header; chat: the tokenizer's own chat template"
@@ -58,6 +58,12 @@ class SmallModelSettings(Settings):
     num_heads: int = Field(4, ge=1, description="attention heads of a layer")
     vocab_size: int = Field(1024, ge=300, description="at most so many byte-pair tokens, learned from the training texts")
     seed: int = Field(0, ge=0, description="of the first weights")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "SmallModelSettings":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"expected hidden_size to be a multiple of num_heads, found {self.hidden_size} and {self.num_heads}")
+        return self
 
 
 class ModelSettings(Settings):
@@ -110,7 +116,7 @@ class PreferenceSettings(OptimizerSettings):
         gt=0,
         lt=1,
         description="srpo only: weight of the self-improvement loss in (1-alpha) L + alpha L_dagger, the normalised form of "
-        "method.md 1.2 (the public code's alpha .8 is 2/3 here)",
+        "docs/method.md 1.2 (the public code's alpha .8 is 2/3 here)",
     )
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference; a policy tilts it by at most e^(1/beta)")
     logp_reduction: Literal["sum", "mean"] = Field(
@@ -161,7 +167,7 @@ class ApiJudgeSettings(Settings):
     model: str = Field(min_length=1, description="the model's name as the server knows it")
     base_url: str | None = Field(None, description="for example http://127.0.0.1:8000/v1; none = the client's own default")
     api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
-    preset: str = Field("tldr-concise", description="named judge prompt (judging.md 4)")
+    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judge_presets.py")
     max_concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at once")
     requests_per_minute: float | None = Field(None, gt=0, description="none = no limit")
     temperature: float | None = Field(0.0, ge=0, description="none = not sent, for models that refuse it")
@@ -242,6 +248,12 @@ class PreferenceSourceSettings(Settings):
         "prompt", description="what must stay in one split: rows of one prompt, or of one value of columns.cluster"
     )
     seed: int = Field(0, ge=0, description="of the split")
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> "PreferenceSourceSettings":
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(f"expected validation_share + test_share below 1, found {self.validation_share + self.test_share:g}")
+        return self
 
 
 class PromptSourceSettings(Settings):
@@ -333,7 +345,18 @@ class PipelineSettings(Settings):
             raise ValueError("expected at least one evaluation set, found none")
         if self.newsroom is None and (self.diagnostics is not None or self.judge.kind == "rule"):
             raise ValueError("expected an api judge and no diagnostics outside the newsroom, where no true preference is known")
-        self.method_settings()
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"expected each method once in methods, found {', '.join(self.methods)}")
+        unused = sorted(set(self.per_method) - set(self.methods))
+        if unused:
+            raise ValueError(
+                f"expected per_method to name trained methods ({', '.join(self.methods)}), found {', '.join(unused)}"
+            )
+        trained = [self.supervised, *self.method_settings()]
+        if self.model.dtype == "bfloat16" and any(one is not None and one.lora is None for one in trained):
+            raise ValueError(
+                "expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; or set lora"
+            )
         return self
 
     def method_settings(self) -> list[PreferenceSettings]:
@@ -343,6 +366,16 @@ class PipelineSettings(Settings):
             PreferenceSettings.model_validate(base | {"method": method} | self.per_method.get(method, {}))
             for method in self.methods
         ]
+
+
+def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The settings class that a path of field names leads to; the last one known where it leads further."""
+    for name in path:
+        field = model.model_fields.get(str(name))
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        model = inner or model
+    return model
 
 
 def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
@@ -357,7 +390,7 @@ def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "settings"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(model.model_fields))
+            known = ", ".join(sorted(_section(model, first["loc"][:-1]).model_fields))
             raise InputError(f"unknown setting {field} in {where}; the settings there are {known}") from error
         found = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
         raise InputError(f"setting {field} in {where}: {first['msg'].removeprefix('Value error, ')}{found}") from error

@@ -1,6 +1,6 @@
 """Prompts and completions from the shapes public sets use: plain text, message lists, transcripts, sentence lists.
 
-A trailing "TL;DR:" belongs to the template that renders a prompt, not to the prompt (method.md 1.3), and is taken off.
+A trailing "TL;DR:" belongs to the template that renders a prompt, not to the prompt (docs/method.md 1.3), and is taken off.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A format the user writes: `file.py:function`, called with every source row (docs: "Your own format").
+"""A format the user writes: `file.py:function`, called with every source row (docs/ingestion.md).
 
 The function takes a row and returns dictionaries. Where it reads further files (texts that are joined by id), the file lists
 them in `INPUT_FILES`, relative to itself, so that a change in them is noticed.

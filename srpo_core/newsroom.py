@@ -352,9 +352,3 @@ def one_edit_pairs(document: Document, rng: np.random.Generator) -> Iterator[tup
             edits = [("repair a wrong fact", fact)] + ([("drop a wrong fact", None)] if size > 1 else [])
         for kind, new in edits:
             yield kind, write_summary(plan), write_summary((*plan[:index], new, *plan[index + 1 :]))
-
-
-def all_words() -> list[str]:
-    """Every word of the world as it stands in a text, for training its tokenizer."""
-    endings = [f"{e}," for e in EVENTS] + [f"{p}," for p in PLACES] + [f"{n}." for n in NUMBERS]
-    return ["Major", "Minor", REVISION_REQUEST, *endings]

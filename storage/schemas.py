@@ -199,7 +199,7 @@ CEILINGS = pa.schema(
         ("beta", pa.float64()),
         ("temperature", pa.float64()),
         ("revision_index", pa.int32()),
-        ("ceiling", pa.float64()),  # the win rate of the exact optimum (method.md 1.2)
+        ("ceiling", pa.float64()),  # the win rate of the exact optimum (docs/method.md 1.1)
         ("ceiling_low", pa.float64()),
         ("ceiling_high", pa.float64()),
         ("reference_win_rate", pa.float64()),

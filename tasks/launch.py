@@ -28,6 +28,7 @@ from storage import parquet
 from tasks.progress import ProgressDisplay
 
 logger = logging.getLogger("srpo")
+CHECKOUT = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 20.0  # for a checkpoint after SIGTERM; Prefect kills a cancelled run after 30
 POLL_SECONDS = 0.2
 TAIL_LINES = 15
@@ -54,7 +55,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             env=_environment(resources),
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=CHECKOUT,
         )
     try:
         failure = _follow(stage, process, output, offset)
@@ -73,7 +74,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
 def _command(resources: Resources, job_file: Path) -> list[str]:
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     if resources.accelerate_config:
-        launch += ["--config_file", resources.accelerate_config]
+        launch += ["--config_file", str(_find_config(resources.accelerate_config))]
     elif resources.num_processes == 1:
         # One process needs no launcher of its own: the same worker, three seconds of imports sooner.
         return [sys.executable, "-m", "srpo_core.workers", str(job_file)]
@@ -83,6 +84,14 @@ def _command(resources: Resources, job_file: Path) -> list[str]:
         # With --cpu it starts a single process, whatever their number, unless MPI starts them.
         launch += ["--dynamo_backend", "no", "--main_process_port", "0", "--multi_gpu"]
     return [*launch, "-m", "srpo_core.workers", str(job_file)]
+
+
+def _find_config(name: str) -> Path:
+    """An accelerate config file, by a path from where the user stands or from the checkout."""
+    for path in (Path(name).resolve(), CHECKOUT / name):
+        if path.is_file():
+            return path
+    raise InputError(f"expected an accelerate config file at {name}, found none; the ones that ship are in srpo_core/accelerate")
 
 
 def _has_gpu() -> bool:

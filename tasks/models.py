@@ -66,7 +66,7 @@ def adopt_reference(
 
     Raises InputError when its tokenizer and the template do not go together.
     """
-    asked = base.settings | {"template": template.model_dump(), "max_length": model.max_length}
+    asked = base.settings | {"template": template.model_dump(), "max_length": model.max_length, "dtype": model.dtype}
     fingerprint = compute_fingerprint("policies", VERSION, asked, {"base": base})
     found = find_artifact(home, "policies", fingerprint)
     if found is not None:
@@ -140,8 +140,8 @@ def _check_files(folder: Path, name: str) -> None:
 def _hash_files(folder: Path) -> str:
     """One hash over the contents of a model folder's weights, configuration and tokenizer."""
     digest = hashlib.sha256()
-    for path in list_files(folder):
-        if WEIGHTS.match(path.name) or SMALL_FILES.match(path.name):
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (WEIGHTS.match(path.name) or SMALL_FILES.match(path.name)):
             digest.update(f"{path.relative_to(folder)}:{parquet.sha256_of_file(path)};".encode())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Publishing: everything in a home, with its statistics, as one database that anybody can open (architecture.md 3).
+"""Publishing: everything in a home, with its statistics, as one database that anybody can open (docs/artifacts.md).
 
 A stage without an artifact of its own: `results.duckdb` is a copy of what the Parquet artifacts say, made anew each time.
 """

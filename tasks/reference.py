@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from srpo_core.config import ModelSettings, PreferenceSettings, Resources
-from srpo_core.errors import WorkFailed
+from srpo_core.errors import InputError, WorkFailed
 from srpo_core.workers.jobs import ReferenceJob
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, hash_of, writing
@@ -70,9 +70,10 @@ def compute_reference(
         files = stream.close()
         computed = _count(store) - before
         if not stream.num_rows:
-            raise WorkFailed(
-                f"expected reference rows of at least one pair, found none: all {too_long} pairs exceed max_length; raise it"
+            reason = (
+                f"all {too_long} pairs exceed max_length; raise it" if too_long else "no pair is for training; look at the splits"
             )
+            raise InputError(f"expected reference rows of at least one pair, found none: {reason}")
         layout = json.loads((store / "layout.json").read_text(encoding="utf-8"))["layout"]
         counts = {"pairs": stream.num_rows, "pairs_computed": computed, "pairs_too_long": too_long}
         return writer.complete(files, counts=counts, info={"store": key, "layout": layout})

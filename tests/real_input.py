@@ -73,7 +73,7 @@ def main() -> None:
         asked = len(server.requests)
 
         def sql(query: str) -> list[dict[str, Any]]:
-            return json.loads(srpo("sql", query, "--home", str(home), "--format", "json"))["rows"]
+            return json.loads(srpo("sql", query, "--home", str(home), "--format", "json"))
 
         trained = sql("SELECT counts->>'pairs' AS pairs FROM artifacts WHERE stage = 'reference'")
         check(f"SRPO had {trained[0]['pairs']} strict pairs, at least {MIN_PAIRS}", int(trained[0]["pairs"]) >= MIN_PAIRS)

@@ -18,18 +18,19 @@ import typer
 from flows.commands.inputs import DEFAULT_HOME, HOME_VARIABLE, HomeOption, JsonOption, open_home
 from flows.commands.output import print_json
 
-# Counts of manifests that mean something was left out or cut short; each is printed when it is not zero.
+# Counts of manifests that mean something was left out or cut short; each is printed when it is not zero. Where several stages
+# or policies repeat a count, the stage that is asked is named in COUNTED_IN.
 LOSSES = {
     "rejected_rows": "source rows rejected (srpo ask rejected_rows_by_reason)",
     "contaminated_pairs": "pairs left out of training, because they overlap with an evaluation set",
     "pairs_too_long": "pairs too long for the model's context, left out of training",
-    "too_long": "demonstrations or pairs too long for the model's context",
+    "demonstrations_too_long": "demonstrations too long for the model's context",
     "prompts_truncated": "completions of a truncated prompt",
     "finish:length": "completions cut at max_new_tokens",
     "finish:empty_draft": "revisions of an empty draft",
-    "prompts_without_gold": "prompts without gold, not judged",
     "unscored": "games unscored (srpo ask unscored_reasons)",
 }
+COUNTED_IN = {"pairs_too_long": "reference", "rejected_rows": "preferences"}
 
 
 def run(
@@ -108,7 +109,8 @@ def _losses(home: Path, stages: list[dict[str, str]]) -> dict[str, int]:
     for stage, fingerprint in {(one["stage"], one["fingerprint"]) for one in stages}:
         artifact = find_artifact(home, stage, fingerprint)
         for name in LOSSES:
-            found[name] += artifact.counts.get(name, 0) if artifact else 0
+            if artifact is not None and COUNTED_IN.get(name, stage) == stage:
+                found[name] += artifact.counts.get(name, 0)
     return {name: count for name, count in found.items() if count}
 
 

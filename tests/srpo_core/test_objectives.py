@@ -178,7 +178,8 @@ def test_nothing_to_train_on_is_refused() -> None:
 
 def test_many_answers_to_one_question_are_many_groups() -> None:
     prompt = [{"role": "user", "content": "why"}]
-    rows = [{"prompt": prompt, "draft": draft, "completion": f"answer {i}"} for i in range(5) for draft in (None, "a draft", "another")]
+    drafts = (None, "a draft", "another")
+    rows = [{"prompt": prompt, "draft": draft, "completion": f"answer {i}"} for i in range(5) for draft in drafts]
     groups, flags, too_long = build_imitation_groups(prompt_tokenizer(), rows)
     assert [len(group) for group in groups] == [3] * 5
     assert flags == [[True, False, False]] * 5
