@@ -6,7 +6,7 @@ over memory and processes (they never do).
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Label = str | int | float
 LABELS_A: list[Label] = ["a", "A", "a1", "1", 1, "model_a"]
@@ -361,11 +361,16 @@ class PipelineSettings(Settings):
 
     def method_settings(self) -> list[PreferenceSettings]:
         """The training settings of each method: `training` with the method's own values put over it."""
-        base = self.training.model_dump()
-        return [
-            PreferenceSettings.model_validate(base | {"method": method} | self.per_method.get(method, {}))
-            for method in self.methods
-        ]
+        return [self._settings_of(method) for method in self.methods]
+
+    def _settings_of(self, method: Method) -> PreferenceSettings:
+        own = self.per_method.get(method, {})
+        try:
+            return PreferenceSettings.model_validate(self.training.model_dump() | {"method": method} | own)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(["per_method", method, *map(str, first["loc"])]) if own else f"methods: {method}"
+            raise ValueError(f"{path}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
@@ -380,8 +385,6 @@ def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseMo
 
 def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
     """Validate `values`; raise InputError naming the first wrong field, what was found and what is allowed."""
-    from pydantic import ValidationError
-
     from srpo_core.errors import InputError
 
     try:

@@ -1,0 +1,41 @@
+"""A wrong setting fails at load, in one sentence that names it."""
+
+from typing import Any
+
+import pytest
+
+from flows.presets import load_preset, override
+from srpo_core.config import PipelineSettings, parse_settings
+from srpo_core.errors import InputError
+
+
+def settings(*assignments: str) -> Any:
+    return parse_settings(PipelineSettings, override(load_preset("demo"), list(assignments)), "preset demo")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("training.betta=1", "unknown setting training.betta in preset demo; the settings there are adam_beta1"),
+        ("training.alpha=1", "training.alpha in preset demo: Input should be less than 1, found 1"),
+        ("training.beta=0", "training.beta in preset demo: Input should be greater than 0, found 0"),
+        ("methods=[srpo, srpo]", "each method once in methods, found srpo, srpo"),
+        ("methods=[sft]", "expected a preference method"),
+        ("per_method.dpo.betta=1", "per_method.dpo.betta: Extra inputs are not permitted"),
+        ("per_method.dpo_both.beta=1", "per_method to name trained methods"),
+        ("model.dtype=bfloat16", "expected dtype float32 or mixed for full fine-tuning"),
+        ("model.small.num_heads=5", "hidden_size to be a multiple of num_heads"),
+        ("judge={kind: api, model: m, presett: x}", "presett"),
+        ("newsroom=null", "expected exactly one of newsroom and preferences"),
+    ],
+)
+def test_a_wrong_setting_is_named(assignment: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        settings(assignment)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_methods_own_settings_stand_over_the_shared_ones() -> None:
+    found = settings("training.beta=0.2", "methods=[srpo, dpo]", "per_method.dpo.beta=0.7").method_settings()
+    assert [(one.method, one.beta) for one in found] == [("srpo", 0.2), ("dpo", 0.7)]
