@@ -146,11 +146,6 @@ def create_small_model(settings: SmallModelSettings, tokenizer: Any, max_length:
     """A Llama with random weights drawn from the seed and tied embeddings, for the given tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if settings.hidden_size % settings.num_heads:
-        raise InputError(
-            f"expected hidden_size to be a multiple of num_heads, found {settings.hidden_size} and "
-            f"{settings.num_heads}; change one"
-        )
     torch.manual_seed(settings.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -202,5 +202,5 @@ def test_a_small_model_is_its_seed(tmp_path: Path) -> None:
 
 
 def test_heads_must_divide_the_hidden_size() -> None:
-    with pytest.raises(InputError, match="multiple of num_heads, found 18 and 4"):
-        create_small_model(SmallModelSettings(hidden_size=18, num_heads=4), byte_tokenizer(), 64)
+    with pytest.raises(ValueError, match="multiple of num_heads, found 18 and 4"):
+        SmallModelSettings(hidden_size=18, num_heads=4)

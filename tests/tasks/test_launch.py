@@ -151,8 +151,11 @@ def test_several_processes_and_accelerate_configs_go_through_the_launcher() -> N
     assert launch._command(resources(), file)[1:] == ["-m", "srpo_core.workers", "jobs.json"]
     two = launch._command(resources(num_processes=2), file)
     assert "accelerate.commands.launch" in two and two[two.index("--num_processes") + 1] == "2" and "--multi_gpu" in two
-    own = launch._command(resources(accelerate_config="fsdp.yaml", num_processes=4), file)
-    assert own[own.index("--config_file") + 1] == "fsdp.yaml" and "--num_processes" not in own
+    own = launch._command(resources(accelerate_config="srpo_core/accelerate/fsdp.yaml", num_processes=4), file)
+    config = Path(own[own.index("--config_file") + 1])
+    assert config.is_absolute() and config.name == "fsdp.yaml" and "--num_processes" not in own
+    with pytest.raises(InputError, match="accelerate config file at mine.yaml, found none"):
+        launch._command(resources(accelerate_config="mine.yaml"), file)
 
 
 def test_processes_on_a_cpu_meet_on_the_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from srpo_core.config import PreferenceSettings
-from srpo_core.errors import WorkFailed
+from srpo_core.errors import InputError, WorkFailed
 from storage.artifact import Artifact
 from storage.schemas import REFERENCE
 from tasks import reference as stage
@@ -128,5 +128,5 @@ def test_nothing_that_fits_is_a_failure(tmp_path: Path, launches: Launches) -> N
     home = tmp_path / "home"
     rows = [row | {"chosen": "x" * 200 + str(i)} for i, row in enumerate(pair_rows(2))]
     policy, model = reference_policy(tmp_path, home)
-    with pytest.raises(WorkFailed, match="found none: all 2 pairs exceed max_length; raise it"):
+    with pytest.raises(InputError, match="found none: all 2 pairs exceed max_length; raise it"):
         compute(policy, put_pairs(home, rows), model, home)
