@@ -1,7 +1,7 @@
 """What a user names on the command line, made into what the stages take: the home, artifacts by id or path, settings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,22 +73,14 @@ def find_input(home: Path, stage: str, text: str) -> "Artifact":
     return artifact
 
 
-def find_policy(home: Path, text: str) -> "Artifact":
-    """A policy by id or path, or a model folder or hub model, which becomes a policy of the home."""
-    from storage.artifact import MANIFEST, open_artifact
+def adopt_model(home: Path, name: str) -> "Artifact":
+    """A model folder or a hub model as a policy. Raises InputError also when its tokenizer has no chat template."""
+    from srpo_core.config import ModelSettings, TemplateSettings, parse_settings
+    from tasks.models import adopt_reference
 
-    folder = Path(text)
-    if folder.is_dir() and not (folder / MANIFEST).is_file():
-        if folder.name == "model" and (folder.parent / MANIFEST).is_file():
-            return open_artifact(folder.parent.absolute())
-        return register_model(home, str(folder.absolute()))
-    if (home / "policies").is_dir() or folder.exists() or "/" not in text:
-        try:
-            return find_input(home, "policies", text)
-        except InputError:
-            if "/" not in text or folder.exists() or text.startswith(("policies/", "/", ".", "~")):
-                raise
-    return register_model(home, text)
+    model = parse_settings(ModelSettings, {"name_or_path": name}, "model")
+    template = parse_settings(TemplateSettings, {}, "template")
+    return adopt_reference(register_model(home, name), model=model, template=template, decoding=None, home=home)
 
 
 def register_model(home: Path, name: str) -> "Artifact":
@@ -97,6 +89,28 @@ def register_model(home: Path, name: str) -> "Artifact":
     from tasks.models import prepare_base_model
 
     return prepare_base_model(parse_settings(ModelSettings, {"name_or_path": name}, "model"), home, None)
+
+
+def find_policy(home: Path, text: str, outside: Callable[[Path, str], "Artifact"] = adopt_model) -> "Artifact":
+    """A policy by id or path; or a model folder or hub model, which becomes a policy that is prompted by its own chat template.
+
+    `outside` takes such a model in. Another template needs `srpo run --config` or `srpo train --method sft`, whose policies carry
+    theirs with them.
+    """
+    from storage.artifact import MANIFEST, open_artifact
+
+    folder = Path(text)
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        if folder.name == "model" and (folder.parent / MANIFEST).is_file():
+            return open_artifact(folder.parent.absolute())
+        return outside(home, str(folder.absolute()))
+    if (home / "policies").is_dir() or folder.exists() or "/" not in text:
+        try:
+            return find_input(home, "policies", text)
+        except InputError:
+            if "/" not in text or folder.exists() or text.startswith(("policies/", "/", ".", "~")):
+                raise
+    return outside(home, text)
 
 
 class StageSettings:

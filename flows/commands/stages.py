@@ -119,7 +119,7 @@ def _train_reference(
     else:
         rows = with_line(ingest_demonstrations)(chosen, home, pairs)
     if start is not None:
-        base = find_policy(home, start)
+        base = find_policy(home, start, outside=register_model)
         model = settings.model(base)
     else:
         model = settings.model()

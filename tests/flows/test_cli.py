@@ -430,6 +430,20 @@ class TestWholeRun:
         assert status == 0
         assert out.startswith(kind)
 
+    def test_a_model_folder_is_a_policy_with_its_own_chat_template(self, capsys, tiny_home, tmp_path):
+        row = "SELECT policy_id FROM policies WHERE name = 'srpo'"
+        policy = call(capsys, "sql", row, "--format", "csv", "--home", tiny_home)[1].splitlines()[-1]
+        folder, home = tmp_path / "model", tmp_path / "home"
+        shutil.copytree(tiny_home / "policies" / policy / "model", folder)
+        (folder / "srpo_template.json").unlink()
+        (tmp_path / "set.jsonl").write_text('{"prompt": "Major fire, Oslo, 11.", "gold": ["fire, Oslo, 11."]}\n')
+        assert call(capsys, "ingest-prompts", tmp_path / "set.jsonl", "--name", "one", "--home", home)[0] == 0
+        prompts = next((home / "prompts").iterdir()).name
+        options = ("--set", "max_new_tokens=4", "--set", "num_revisions=1", "--home", home, "--json")
+        status, out, err = call(capsys, "generate", "--policy", folder, "--prompts", prompts, *options)
+        assert status == 0, err
+        assert json.loads(out)["artifacts"][0]["completions"] == 2
+
     def test_show_of_an_unknown_id(self, capsys, tiny_home):
         assert "found none" in refusal(capsys, 2, "show", "zzzzzzzz", "--home", tiny_home)
         assert "first 4" in refusal(capsys, 2, "show", "a", "--home", tiny_home)
