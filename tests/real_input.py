@@ -75,7 +75,7 @@ def main() -> None:
         def sql(query: str) -> list[dict[str, Any]]:
             return json.loads(srpo("sql", query, "--home", str(home), "--format", "json"))
 
-        trained = sql("SELECT counts->>'pairs' AS pairs FROM artifacts WHERE stage = 'reference'")
+        trained = sql("SELECT counts->>'pairs' AS pairs FROM artifacts WHERE stage = 'policies' AND counts->>'pairs' IS NOT NULL")
         check(f"SRPO had {trained[0]['pairs']} strict pairs, at least {MIN_PAIRS}", int(trained[0]["pairs"]) >= MIN_PAIRS)
         games = sql("SELECT count(*) AS games, count(score) AS scored FROM games")[0]
         share = games["scored"] / games["games"]
