@@ -96,6 +96,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: Mapping[str, T
     `weights`: the model's state dict where the model itself does not hold it, as when it is sharded. An adapter names its base
     by a path relative to `folder` where both lie in the same home, so that a home can be moved.
     """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a bar of its own, for a second of writing, in the middle of ours
     model.save_pretrained(str(folder), state_dict=None if weights is None else dict(weights))
     tokenizer.save_pretrained(str(folder))
     if (folder / ADAPTER_FILE).exists():
