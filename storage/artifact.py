@@ -171,7 +171,7 @@ class ArtifactWriter:
             "digest": hash_of([[e["name"].rsplit("-", 1)[0], e["sha256"]] for e in entries]),
             "counts": dict(counts or {}),
             "info": dict(info or {}),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         parquet.write_json(self.path / MANIFEST, manifest)
         self.artifact = Artifact(self.path, manifest)

@@ -115,7 +115,8 @@ def ls(
         print_json({"home": place, "artifacts": rows})
     else:
         counts = [", ".join(f"{value} {name}" for name, value in row["counts"].items() if value) for row in rows]
-        lines = [[row["stage"], row["fingerprint"], row["name"], row["created_at"] or "not complete"] for row in rows]
+        created = [row["created_at"][:19] if row["complete"] else "not complete" for row in rows]
+        lines = [[row["stage"], row["fingerprint"], row["name"], when] for row, when in zip(rows, created, strict=True)]
         print_table(
             ["stage", "id", "name", "created", "counts"], [[*line, text] for line, text in zip(lines, counts, strict=True)]
         )

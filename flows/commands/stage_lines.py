@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
@@ -15,7 +16,7 @@ def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(stage)
     def run(*args: Any, **options: Any) -> Any:
-        began, clock = time.time(), time.monotonic()
+        began, clock = datetime.now(UTC), time.monotonic()
         result = stage(*args, **options)
         logger.info("%s … %s", stage.__name__.replace("_", " "), _outcome(result, began, time.monotonic() - clock))
         return result
@@ -23,14 +24,13 @@ def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _outcome(result: Any, began: float, seconds: float) -> str:
-    from storage.artifact import MANIFEST, Artifact
+def _outcome(result: Any, began: datetime, seconds: float) -> str:
+    from storage.artifact import Artifact
     from storage.lookup import name_artifact
 
     artifacts = [one for one in (result if isinstance(result, list) else [result]) if isinstance(one, Artifact)]
     names = ", ".join(name for name in map(name_artifact, artifacts) if name)
-    # A second of slack: some file systems keep times in whole seconds.
-    if artifacts and all((one.path / MANIFEST).stat().st_mtime < began - 1 for one in artifacts):
+    if artifacts and all(datetime.fromisoformat(one.manifest["created_at"]) < began for one in artifacts):
         return f"complete already ({names})" if names else "complete already"
     counts = [f"{value} {name.replace('_', ' ')}" for one in artifacts[:1] for name, value in one.counts.items() if value]
     facts = ", ".join(counts[:SHOWN_COUNTS]) if len(artifacts) == 1 else ""
