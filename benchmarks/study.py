@@ -2,11 +2,11 @@
 
 Protocol, fixed before any result was seen:
 
-1. one world, one supervised reference, fresh pairs so that every training is one pass;
-2. trials: each method gets the same grid of beta and learning rate, one seed, and is judged by its win rate after the last
-   revision on prompts of the training distribution that are used for nothing else;
-3. finals: each method at its own best setting, several seeds, at equal optimizer steps; dpo and ipo, which read two sequences a
-   pair where the others read six, also at equal tokens;
+1. one world, one supervised reference, so many pairs that every training is one pass over fresh ones;
+2. trials: each method gets the same grid of beta and learning rate, one seed, as many steps as the finals, and is judged by its
+   win rate after the last revision on prompts of the training distribution that are used for nothing else;
+3. finals: each method at its own best setting, several other seeds, at equal optimizer steps; dpo and ipo, which read two
+   sequences a pair where the others read six, also at equal tokens;
 4. tables with intervals over prompts and seeds, written to docs/study.md and docs/study.json.
 
 Resumable: everything is an artifact, a second start does only what is missing. Run `python -m benchmarks.study --help`.
@@ -41,13 +41,12 @@ logger = logging.getLogger("srpo")
 
 
 class Scale(NamedTuple):
-    """How much of everything: `full` takes most of a day on two cores, `short` about an hour; `tiny` only proves that it runs."""
+    """How much of everything: `full` takes most of a day on two cores, `short` 1.5 hours; `tiny` only proves that it runs."""
 
     demonstrations: int
     pairs: int
     prompts: int
-    trial_steps: int
-    final_steps: int
+    steps: int
     betas: tuple[float, ...]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -56,22 +55,20 @@ class Scale(NamedTuple):
 
 SCALES = {
     "full": Scale(
-        demonstrations=240_000,
-        pairs=64_000,
+        demonstrations=320_000,
+        pairs=240_000,
         prompts=400,
-        trial_steps=1000,
-        final_steps=1800,
+        steps=3000,
         betas=(0.1, 0.3),
         learning_rates=(1e-4, 3e-4),
         seeds=SEEDS,
         diagnostics={"num_prompts": 100, "num_drafts": 16, "num_proposals": 24, "num_chains": 4},
     ),
     "short": Scale(
-        demonstrations=160_000,
-        pairs=24_000,
+        demonstrations=200_000,
+        pairs=82_000,
         prompts=300,
-        trial_steps=250,
-        final_steps=700,
+        steps=1000,
         betas=(0.1, 0.3),
         learning_rates=(1e-4, 3e-4),
         seeds=SEEDS,
@@ -81,8 +78,7 @@ SCALES = {
         demonstrations=600,
         pairs=200,
         prompts=12,
-        trial_steps=3,
-        final_steps=5,
+        steps=5,
         betas=(0.1,),
         learning_rates=(1e-4, 3e-4),
         seeds=(1, 2),
@@ -142,7 +138,7 @@ def train_all(scale: Scale, runs: Sequence[Run], sets: Sequence[str], home: Path
 def trial_runs(scale: Scale) -> list[Run]:
     """The same grid for every method, expensive methods first so that the last ones fill the gaps."""
     grid = itertools.product(scale.betas, scale.learning_rates)
-    cells = [Run(method, beta, rate, scale.trial_steps, 0) for beta, rate in grid for method in METHODS]
+    cells = [Run(method, beta, rate, scale.steps, 0) for beta, rate in grid for method in METHODS]
     return sorted(cells, key=lambda run: run.method in DRAFT_ONLY)
 
 
@@ -151,9 +147,9 @@ def choose(scale: Scale, home: Path) -> dict[str, Run]:
     rows = curves(home, VALIDATION)
     best: dict[str, Run] = {}
     for method in METHODS:
-        trials = [row for row in rows if row["method"] == method and row["seed"] == 0 and row["steps"] == scale.trial_steps]
+        trials = [row for row in rows if row["method"] == method and row["seed"] == 0 and row["steps"] == scale.steps]
         top = max(trials, key=lambda row: row["rates"][-1])
-        best[method] = Run(method, top["beta"], top["learning_rate"], scale.final_steps, 0)
+        best[method] = Run(method, top["beta"], top["learning_rate"], scale.steps, 0)
     return best
 
 
