@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.commands.inputs import find_input
+from flows.inputs import find_input
 from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
 from srpo_core.config import JudgeSettings
 from tasks.judging import judge_completions

@@ -4,7 +4,7 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.commands.inputs import find_input, find_policy
+from flows.inputs import find_input, find_policy
 from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like
 from srpo_core.config import Dtype, PreferenceSettings, Resources
 from tasks.reference import compute_reference

@@ -20,8 +20,8 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed, State
 from prefect.tasks import exponential_backoff
 
-from flows.commands.inputs import HOME_VARIABLE, find_input, open_home
-from flows.commands.stage_lines import with_line
+from flows.inputs import HOME_VARIABLE, find_input, open_home
+from flows.stage_lines import with_line
 from srpo_core.config import Dtype, ModelSettings, PromptSourceSettings
 from srpo_core.errors import InputError, WorkFailed
 from storage.artifact import Artifact

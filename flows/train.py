@@ -2,7 +2,7 @@
 
 from prefect import flow, runtime
 
-from flows.commands.inputs import find_input, find_policy
+from flows.inputs import find_input, find_policy
 from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like, setting_of
 from srpo_core.config import (
     DemonstrationSettings,

@@ -22,45 +22,6 @@ Prompt = list[Message]
 
 
 @dataclass(frozen=True)
-class PreferencePair:
-    """Two completions of one prompt and how often the first was preferred (table `preferences`)."""
-
-    pair_id: str
-    prompt: Prompt
-    chosen: str
-    rejected: str
-    preference: float  # P(chosen preferred to rejected), in [.5, 1]
-    num_votes: int
-    source: str
-    domain: str
-    split: str
-    cluster_id: str
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """A completion to imitate: of the prompt when `draft` is None, else a revision of `draft` (table `demonstrations`)."""
-
-    demonstration_id: str
-    prompt: Prompt
-    draft: str | None
-    completion: str
-    source: str
-
-
-@dataclass(frozen=True)
-class EvaluationPrompt:
-    """A prompt to generate for, with one or several gold texts (table `prompts`)."""
-
-    prompt_id: str
-    prompt: Prompt
-    gold: list[str]
-    eval_set: str
-    domain: str
-    cluster_id: str
-
-
-@dataclass(frozen=True)
 class Completion:
     """One generated text (table `completions`)."""
 

@@ -34,12 +34,12 @@ def results_path(home: Path) -> Path:
     return home / RESULTS
 
 
-def publish_snapshot(home: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table] | None = None) -> Path:
+def publish_snapshot(home: Path, statistics: Statistics) -> Path:
     """Build the database of everything in `home` and swap it in; returns its path.
 
-    `statistics` receives the comparisons (one row a question, both orders) and returns tables to store; `extra_tables` are
-    stored as they are. One publisher at a time; when an artifact arrives while the snapshot is built, it is built again (at
-    most three times, so that a busy pipeline cannot hold it up for ever).
+    `statistics` receives the comparisons (one row a question, both orders) and returns tables to store. One publisher at a
+    time; when an artifact arrives while the snapshot is built, it is built again (at most three times, so that a busy pipeline
+    cannot hold it up for ever).
     """
     path = results_path(home)
     if not home.is_dir():
@@ -47,24 +47,24 @@ def publish_snapshot(home: Path, statistics: Statistics, extra_tables: Mapping[s
     with lease(home / ".publishing"):
         for leftover in home.glob(f".{RESULTS}.*"):
             leftover.unlink()
-        write_atomically(path, lambda temporary: _build_until_stable(home, temporary, statistics, extra_tables or {}))
+        write_atomically(path, lambda temporary: _build_until_stable(home, temporary, statistics))
     return path
 
 
-def _build_until_stable(home: Path, path: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table]) -> None:
+def _build_until_stable(home: Path, path: Path, statistics: Statistics) -> None:
     for _ in range(3):
         path.unlink(missing_ok=True)
         listing = list_home(home)
-        _build(listing, path, statistics, extra_tables)
+        _build(listing, path, statistics)
         if list_home(home) == listing:
             return
 
 
-def _build(listing: Home, path: Path, statistics: Statistics, extra_tables: Mapping[str, pa.Table]) -> None:
+def _build(listing: Home, path: Path, statistics: Statistics) -> None:
     with duckdb.connect(str(path)) as connection:
         load_tables(connection, listing)
         relate(connection)
-        for name, table in {**statistics(comparisons(connection)), **extra_tables}.items():
+        for name, table in statistics(comparisons(connection)).items():
             store_table(connection, name, table)
         connection.execute("CHECKPOINT")
 

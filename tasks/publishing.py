@@ -3,19 +3,16 @@
 A stage without an artifact of its own: `results.duckdb` is a copy of what the Parquet artifacts say, made anew each time.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-
-import pyarrow as pa
 
 from storage.results_db import publish_snapshot
 from tasks.statistics import compute_statistics
 
 
-def publish_results(home: Path, *, extra_tables: Mapping[str, pa.Table] | None = None) -> Path:
+def publish_results(home: Path) -> Path:
     """Build `<home>/results.duckdb` from the artifacts in `home`, swap it in, and return its path.
 
-    `extra_tables` are stored under their names beside the statistics. Raises UnusableInput when there is no home, and
-    BrokenArtifact when a listed file is missing or unreadable; the snapshot published before stays in both cases.
+    Raises UnusableInput when there is no home, and BrokenArtifact when a listed file is missing or unreadable; the snapshot
+    published before stays in both cases.
     """
-    return publish_snapshot(Path(home), compute_statistics, extra_tables)
+    return publish_snapshot(Path(home), compute_statistics)

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.inputs import DEFAULT_HOME, HomeOption, JsonOption, open_home
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_fields, print_json
-from flows.commands.stage_lines import with_line
+from flows.inputs import DEFAULT_HOME, open_home
+from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
 Paths = Annotated[

@@ -12,9 +12,10 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from flows.commands.inputs import DEFAULT_HOME, HomeOption, JsonOption, open_home
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json, print_table
 from flows.commands.run import prefect_server
+from flows.inputs import DEFAULT_HOME, open_home
 
 DISTRIBUTION = "srpo-pipeline"
 LOW_DISK_GIB = 2.0

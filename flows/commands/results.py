@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.inputs import DEFAULT_HOME, HomeOption, JsonOption, open_home
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_fields, print_json, print_table
+from flows.inputs import DEFAULT_HOME, open_home
 from srpo_core.errors import InputError
 
 FormatOption = Annotated[str, typer.Option("--format", help="table, csv or json.")]

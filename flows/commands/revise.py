@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.inputs import DEFAULT_HOME, HomeOption, JsonOption, find_input, open_home
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
+from flows.inputs import DEFAULT_HOME, find_input, open_home
 from srpo_core.errors import InputError
 
 REMOVED, ADDED = ("[-", "-]"), ("{+", "+}")

@@ -15,8 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.inputs import DEFAULT_HOME, HOME_VARIABLE, HomeOption, JsonOption, open_home
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
+from flows.inputs import DEFAULT_HOME, HOME_VARIABLE, open_home
 
 # Counts of manifests that mean something was left out or cut short; each is printed when it is not zero. Where several stages
 # or policies repeat a count, the stage that is asked is named in COUNTED_IN.
@@ -62,8 +63,8 @@ def _run_pipeline(settings: Any, home: Path) -> str:
         from flows.run import run_pipeline
 
         return str(run_pipeline(settings, str(home)))
-    from flows.commands.stage_lines import with_line
     from flows.pipeline import run_recorded
+    from flows.stage_lines import with_line
 
     return run_recorded(settings, home, with_line)
 

@@ -7,21 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.inputs import (
-    DEFAULT_HOME,
-    ConfigOption,
-    HomeOption,
-    JsonOption,
-    SetOption,
-    StageSettings,
-    find_input,
-    find_policy,
-    open_home,
-    register_model,
-    split_ids,
-)
+from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_fields, print_json
-from flows.commands.stage_lines import with_line
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, register_model, split_ids
+from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
 PolicyOption = Annotated[

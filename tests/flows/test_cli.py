@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from flows.cli import app, main
-from flows.commands.inputs import StageSettings, find_input
 from flows.commands.revise import changes
 from flows.commands.run import prefect_server
+from flows.inputs import StageSettings, find_input
 from srpo_core.config import PreferenceSettings
 from srpo_core.errors import InputError
 from tests.conftest import TINY_RUN

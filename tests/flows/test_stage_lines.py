@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.stage_lines import with_line
+from flows.stage_lines import with_line
 from storage.artifact import Artifact, find_artifact, writing
 
 

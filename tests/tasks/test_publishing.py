@@ -4,7 +4,6 @@ import json
 import math
 from collections import defaultdict
 
-import pyarrow as pa
 import pytest
 
 from storage import schemas
@@ -22,7 +21,7 @@ ARCHITECTURE_COLUMNS = (
 def home(tmp_path_factory):
     folder = make_home(tmp_path_factory.mktemp("home"), size=20, revisions=3)
     put_diagnostics(folder)
-    publish_results(folder, extra_tables={"notes": pa.table({"note": ["kept"]})})
+    publish_results(folder)
     return folder
 
 
@@ -91,10 +90,6 @@ def test_judge_consistency_counts_both_orders(home):
     assert row["both_second"] == 0
     assert row["consistency"] == pytest.approx(1 - row["both_first"])
     assert row["first_position_rate"] == pytest.approx(0.5 + row["position_bias"])
-
-
-def test_extra_tables_are_stored_beside_the_statistics(home):
-    assert rows(home, "FROM notes") == [{"note": "kept"}]
 
 
 def test_the_share_of_the_ceiling_is_measured_from_the_reference(home):

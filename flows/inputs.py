@@ -1,11 +1,9 @@
-"""What a user names on the command line, made into what the stages take: the home, artifacts by id or path, settings."""
+"""What a user names in a command or a flow, made into what the stages take: the home, artifacts by id or path, settings."""
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from srpo_core.errors import InputError
 
@@ -14,19 +12,6 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "SRPO_HOME"
 DEFAULT_HOME = "srpo_home"
-HomeOption = Annotated[
-    str,
-    typer.Option("--home", envvar=HOME_VARIABLE, show_envvar=True, metavar="DIR", help="Folder of all artifacts and results."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="FIELD=VALUE", help="A setting; of another section as section.field=value. May be repeated."),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE.yaml", help="Settings by section, as for srpo run; the other sections are ignored."),
-]
 
 
 def open_home(text: str) -> Path:
