@@ -73,10 +73,13 @@ def train(
 
     place = open_home(home)
     if method == "sft":
+        unused = {"--reference": reference_rows, "--contamination": contamination, "--prompts": prompts}
+        _refuse_unused(method, unused)
         used = ("model", "template", "demonstrations", "generation", "resources")
         settings = StageSettings("supervised", used, config, assignments)
         artifact = _train_reference(settings, place, policy or model, demonstrations, preferences)
     elif method in PREFERENCE_METHODS:
+        _refuse_unused(method, {"--model": model, "--demonstrations": demonstrations})
         if policy is None or preferences is None:
             raise InputError(
                 f"expected --policy and --preferences for --method {method}, found one missing; `srpo ls` lists what there is"
@@ -86,6 +89,12 @@ def train(
     else:
         raise InputError(f"expected --method sft, {', '.join(PREFERENCE_METHODS)}, found {method!r}; name one of them")
     _print_artifacts([artifact], as_json, single=True)
+
+
+def _refuse_unused(method: str, options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value:
+            raise InputError(f"expected no {option} for --method {method}, which has no use for it, found one; leave it out")
 
 
 def _train_reference(

@@ -220,6 +220,10 @@ class TestBadInput:
         assert "policies" in refusal(capsys, 2, "ls", "nonsense", "--home", home)
         assert "--judge rule" in refusal(capsys, 2, "judge", "--completions", "x", "--home", home)
 
+    @pytest.mark.parametrize(("method", "option"), [("sft", "--reference"), ("sft", "--prompts"), ("dpo", "--model")])
+    def test_an_option_that_the_method_has_no_use_for_is_refused(self, capsys, tmp_path, method, option):
+        assert option in refusal(capsys, 2, "train", "--method", method, option, "abc", "--home", tmp_path)
+
     def test_a_setting_of_a_section_that_the_command_does_not_use(self, capsys, home):
         asked = ("generate", "--policy", "p", "--prompts", "q", "--set", "training.beta=1", "--home", home)
         assert "training" in refusal(capsys, 2, *asked)
