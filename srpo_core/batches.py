@@ -16,8 +16,10 @@ from torch import Tensor
 
 from srpo_core.trie import IntArray, TokenSequence, TokenTrie, build_trie, concatenate, pack_rows
 
-Layout = Literal["trie", "plain"]
+Layout = Literal["trie", "packed_trie", "plain"]
 Group = Sequence[TokenSequence]
+PACKED_ROW = 4096  # tokens: long enough that the kernel is busy, short enough to fill
+ROW_MULTIPLE = 128  # the block of flex_attention
 AnyBatch = TypeVar("AnyBatch", bound="Batch")
 
 
@@ -66,22 +68,23 @@ class PlainBatch(Batch):
 
 def batch_groups(groups: Sequence[Group], layout: Layout, tokens_per_microbatch: int) -> list[TrieBatch] | list[PlainBatch]:
     """The groups as batches of the given layout."""
-    if layout == "trie":
-        return make_batches([build_trie(group) for group in groups], tokens_per_microbatch)
-    return make_plain_batches(groups, tokens_per_microbatch)
+    if layout == "plain":
+        return make_plain_batches(groups, tokens_per_microbatch)
+    row_tokens = min(PACKED_ROW, tokens_per_microbatch) if layout == "packed_trie" else None
+    return make_batches([build_trie(group) for group in groups], tokens_per_microbatch, row_tokens)
 
 
 def make_batches(tries: Sequence[TokenTrie], tokens_per_microbatch: int, row_tokens: int | None = None) -> list[TrieBatch]:
     """Rows of similar length together, at most `tokens_per_microbatch` tokens with padding; a longer row is a batch of its own.
 
     Each trie is a row, because a dense mask costs the square of a row's length; with `row_tokens`, several tries share a row
-    up to so many tokens.
+    up to so many tokens, and rows are padded to a multiple of ROW_MULTIPLE, for kernels that skip what is hidden.
     """
     packed = pack_rows(tries, row_tokens) if row_tokens else [[index] for index in range(len(tries))]
     lengths = [sum(tries[index].num_tokens for index in row) for row in packed]
     starts = _starts([trie.num_sequences for trie in tries])
     return [
-        _trie_batch([packed[row] for row in chosen], tries, starts)
+        _trie_batch([packed[row] for row in chosen], tries, starts, ROW_MULTIPLE if row_tokens else 1)
         for chosen in _similar_lengths(lengths, [1] * len(lengths), tokens_per_microbatch)
     ]
 
@@ -111,10 +114,10 @@ def _similar_lengths(lengths: Sequence[int], rows: Sequence[int], budget: int) -
         yield chosen
 
 
-def _trie_batch(packed: Sequence[Sequence[int]], tries: Sequence[TokenTrie], starts: Sequence[int]) -> TrieBatch:
+def _trie_batch(packed: Sequence[Sequence[int]], tries: Sequence[TokenTrie], starts: Sequence[int], multiple: int) -> TrieBatch:
     rows = [concatenate([tries[index] for index in row]) if len(row) > 1 else tries[row[0]] for row in packed]
     groups = tuple(index for row in packed for index in row)
-    length = max(row.num_tokens for row in rows)
+    length = -(-max(row.num_tokens for row in rows) // multiple) * multiple
     predictors = [r * length + nodes for r, row in enumerate(rows) for nodes in row.rows]
     targets = [target for row in rows for target in row.targets]
     own_end = np.arange(1, length + 1)

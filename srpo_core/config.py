@@ -128,8 +128,10 @@ class PreferenceSettings(OptimizerSettings):
         "per nat of order one, so that one learning rate and clipping norm serve every method",
     )
     pairs_per_step: int = Field(32, ge=1, description="pairs in one optimizer step, over all processes and accumulation")
-    layout: Literal["auto", "trie", "plain"] = Field(
-        "auto", description="trie: one token tree per pair; plain: one sequence per log-prob"
+    layout: Literal["auto", "trie", "packed_trie", "plain"] = Field(
+        "auto",
+        description="trie: one token tree per pair; packed_trie: several trees in a row, by flex_attention (CUDA); plain: one "
+        "sequence per log-prob; auto: trie where a self-test passes, else plain",
     )
     lora: LoraSettings | None = Field(None, description="train an adapter; none = all weights")
     seed: int = Field(0, ge=0, description="of the order of the data and of dropout")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from srpo_core.attention import KEY_BLOCKS
 from srpo_core.batches import Group, Layout, batch_groups
 from srpo_core.errors import InputError
 from srpo_core.logprobs import SequenceLogps, causal_model, logps_in_order
@@ -20,24 +21,30 @@ logger = logging.getLogger("srpo")
 
 MIN_TOKEN_RATIO = 1.2  # below this a dense mask costs more than the shared tokens save
 SELF_TEST_PAIRS = 4
+READ_MASKS = ("sdpa", KEY_BLOCKS, "eager", "flex_attention")  # attention implementations that honour a mask of ours
 MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def resolve_layout(model: nn.Module, layout: str, sample_pairs: Sequence[Group]) -> Layout:
-    """`trie` or `plain` for this model and these pairs (each the list of its sequences), the same on every process.
+    """The layout for this model and these pairs (each the list of its sequences), the same on every process.
 
     auto falls back to plain, and says so in the log, where tries are impossible, differ from plain sequences, or save too few
-    tokens (MIN_TOKEN_RATIO). Raises InputError when trie is demanded and impossible or wrong, or when there is no pair.
+    tokens (MIN_TOKEN_RATIO). Raises InputError when trie or packed_trie is demanded and impossible or wrong, or when there is
+    no pair. packed_trie switches the model to flex_attention.
     """
     if layout == "plain":
         return "plain"
     if not sample_pairs:
         raise InputError("expected at least one pair to choose a layout by, found none; set layout plain or give pairs")
-    reason = obstacle(model) or self_test(model, sample_pairs)
-    if layout == "trie":
+    chosen: Layout = "packed_trie" if layout == "packed_trie" else "trie"
+    reason = obstacle(model) or (flex_obstacle(model) if chosen == "packed_trie" else None)
+    if reason is None and chosen == "packed_trie":
+        causal_model(model).set_attn_implementation("flex_attention")
+    reason = reason or self_test(model, sample_pairs, chosen)
+    if layout != "auto":
         if reason:
-            raise InputError(f"layout trie was demanded, but {reason}; set layout to plain or auto")
-        return "trie"
+            raise InputError(f"layout {layout} was demanded, but {reason}; set layout to plain or auto")
+        return chosen
     ratio = token_ratio(sample_pairs)
     if reason is None and ratio < MIN_TOKEN_RATIO:
         reason = f"these pairs share few tokens (ratio {ratio:.2f}, at least {MIN_TOKEN_RATIO} needed)"
@@ -46,6 +53,15 @@ def resolve_layout(model: nn.Module, layout: str, sample_pairs: Sequence[Group])
         return "trie"
     logger.warning("layout plain instead of trie, which is slower: %s", reason)
     return "plain"
+
+
+def flex_obstacle(model: nn.Module) -> str | None:
+    """Why this model cannot train on packed rows, as half a sentence; None when nothing is known to stand in the way."""
+    parameter: Any = next(model.parameters())
+    if parameter.device.type != "cuda":
+        return f"flex_attention has a backward pass on CUDA alone and the model is on the {parameter.device.type}"
+    dropout = getattr(causal_model(model).config, "attention_dropout", 0.0)
+    return f"flex_attention has no dropout and the model's attention_dropout is {dropout:g}" if dropout else None
 
 
 def obstacle(model: nn.Module) -> str | None:
@@ -59,12 +75,12 @@ def obstacle(model: nn.Module) -> str | None:
         return "the model is an encoder-decoder"
     if getattr(config, "use_bidirectional_attention", None):
         return "the model attends in both directions"
-    if config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in READ_MASKS:
         return f"attention implementation {config._attn_implementation} cannot read the mask of a trie (load the model with sdpa)"
     return None
 
 
-def self_test(model: nn.Module, sample_pairs: Sequence[Group]) -> str | None:
+def self_test(model: nn.Module, sample_pairs: Sequence[Group], layout: Layout = "trie") -> str | None:
     """Why tries are wrong on the longest few of these pairs, as half a sentence; None when they agree with plain sequences.
 
     Tolerance per sequence: 2e-4 * max(1, |logp|) nats in float32, 0.1 nats (or .5 % of a long one) in half precision.
@@ -75,7 +91,8 @@ def self_test(model: nn.Module, sample_pairs: Sequence[Group]) -> str | None:
     modes = {name: part.training for name, part in model.named_modules()}
     model.eval()  # dropout would make any two passes differ
     try:
-        trie, plain = (logps_in_order(module, batch_groups(pairs, kind, 1), parameter.device) for kind in ("trie", "plain"))
+        kinds: tuple[Layout, Layout] = (layout, "plain")
+        trie, plain = (logps_in_order(module, batch_groups(pairs, kind, 1), parameter.device) for kind in kinds)
     except Exception as error:  # noqa: BLE001 - an unforeseen model can fail in any way; plain sequences are the remedy for all
         return f"the self-test on tries failed ({type(error).__name__}: {error})"
     finally:

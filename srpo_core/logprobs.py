@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from srpo_core.attention import trie_attention_mask, use_key_blocks
 from srpo_core.batches import Batch, PlainBatch, TrieBatch
 
 
@@ -25,8 +26,9 @@ class SequenceLogps(nn.Module):
         super().__init__()
         self.model = model
         self.max_rows = max_rows
-        forward = causal_model(model).forward
-        self._keeps_logits = "logits_to_keep" in inspect.signature(forward).parameters
+        causal = causal_model(model)
+        use_key_blocks(causal)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(causal.forward).parameters
 
     def forward(self, batch: TrieBatch | PlainBatch) -> Tensor:
         """Log-probs (S,) of the batch's sequences, in nats. Raises ValueError when the attention cannot read a trie's mask."""
@@ -91,35 +93,6 @@ def causal_model(model: nn.Module) -> Any:
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def trie_attention_mask(batch: TrieBatch, config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """The 4D mask (R, 1, L, L) in the form the model's attention reads: bool for sdpa, additive for eager.
-
-    With a sliding window shorter than a path, a mask that respects it: one per layer type where the types are mixed.
-    Raises ValueError for an attention implementation or a layer type that would ignore or misread the mask.
-    """
-    ancestors = visible(batch.ends)
-    window = sliding_window(config)
-    types = set(getattr(config, "layer_types", None) or [])
-    if window is None or batch.max_position < window:
-        return _as_read_by(config, ancestors, dtype)
-    distance = batch.positions[:, :, None] - batch.positions[:, None, :]
-    windowed = _as_read_by(config, ancestors & (distance < window)[:, None], dtype)
-    if types == {"full_attention", "sliding_attention"}:
-        return {"full_attention": _as_read_by(config, ancestors, dtype), "sliding_attention": windowed}
-    return _as_read_by(config, ancestors, dtype) if types == {"full_attention"} else windowed
-
-
-def visible(ends: Tensor) -> Tensor:
-    """Which token (last axis) each token (third axis) sees, (R, 1, L, L) bool: j <= i < ends[j], itself and its ancestors."""
-    index = torch.arange(ends.shape[1], device=ends.device)
-    return ((index[None, :] <= index[:, None]) & (index[None, :, None] < ends[:, None, :]))[:, None]
-
-
-def sliding_window(config: Any) -> int | None:
-    """Tokens that a windowed layer sees, itself included; None without a window."""
-    return getattr(config, "sliding_window", None)
-
-
 def scale_logits(logits: Tensor, causal: Any) -> Tensor:
     """What some models do to the head's output before it is a logit: Cohere multiplies, Granite divides, Gemma caps softly."""
     config = causal.config
@@ -129,15 +102,6 @@ def scale_logits(logits: Tensor, causal: Any) -> Tensor:
     logits = logits if scale is None else logits * scale
     logits = logits if divisor is None else logits / divisor
     return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def _as_read_by(config: Any, mask: Tensor, dtype: torch.dtype) -> Tensor:
-    implementation = config._attn_implementation
-    if implementation == "sdpa":
-        return mask
-    if implementation == "eager":  # adds the mask to the scores: a bool mask would be silently wrong
-        return mask.new_zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-    raise ValueError(f"expected attention sdpa or eager for token tries, found {implementation}; load the model with sdpa")
 
 
 def _token_logps(logits: Tensor, targets: Tensor) -> Tensor:

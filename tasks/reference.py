@@ -23,7 +23,7 @@ from storage.schemas import REFERENCE
 from tasks.launch import run_jobs
 from tasks.models import model_folder
 
-VERSION = 1
+VERSION = 2
 STORE = "reference_rows"
 SPLITS = ["train", "validation"]
 STORE_SCHEMA = pa.schema([field for field in REFERENCE if field.name != "pair_id"])

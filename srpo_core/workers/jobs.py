@@ -44,7 +44,7 @@ class ReferenceJob(Job):
     kind: Literal["reference"] = "reference"
     model_folder: str
     dtype: Dtype
-    layout: Literal["auto", "trie", "plain"]
+    layout: Literal["auto", "trie", "packed_trie", "plain"]
     preferences: list[str]
     splits: list[str]
     store: str

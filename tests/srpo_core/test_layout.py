@@ -53,7 +53,7 @@ def test_a_head_that_does_more_than_we_know_fails_the_self_test(llama):
 
 def test_a_dropped_window_fails_the_self_test(monkeypatch):
     model = model_of(*ARCHITECTURES["mistral_window"])
-    monkeypatch.setattr("srpo_core.logprobs.sliding_window", lambda config: None)
+    monkeypatch.setattr("srpo_core.attention.sliding_window", lambda config: None)
     assert "differ by up to" in (self_test(model, pairs()) or "")
 
 
