@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.study_tables import write_tables
 from flows.pipeline import run_recorded, run_stages
 from flows.presets import load_preset, override
 from srpo_core.config import PipelineSettings, parse_settings
@@ -37,6 +38,7 @@ DRAFT_ONLY = ("dpo", "ipo")
 VALIDATION = "validation"  # of the training distribution; chooses settings and is used for nothing else
 SETS = ("id", "long", "mix")
 SEEDS = (1, 2, 3, 4, 5)
+BEGAN = time.monotonic() / 60
 logger = logging.getLogger("srpo")
 
 
@@ -206,30 +208,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of study.md and study.json")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    scale, home, began = SCALES[options.scale], options.home, time.monotonic()
+    home = options.home
+    try:
+        tables = run_study(SCALES[options.scale], home, options.workers)
+    finally:
+        minutes = _add_minutes(home)
+    tables |= {"scale": options.scale, "cores": os.cpu_count(), "minutes": minutes}
+    write_tables(tables, options.out)
+    return 0
+
+
+def run_study(scale: Scale, home: Path, workers: int) -> dict[str, Any]:
+    """Trials, choice, finals; what they found."""
     trials = trial_runs(scale)
     train_all(scale, trials[:1], [VALIDATION], home, 1)  # makes the reference that the others share
-    train_all(scale, trials[1:], [VALIDATION], home, options.workers)
+    train_all(scale, trials[1:], [VALIDATION], home, workers)
     run_recorded(settings_for(scale, trials[:1], [VALIDATION]), home, lambda function: function)
     best = choose(scale, home)
     finals = [run._replace(seed=seed) for seed in scale.seeds for run in best.values()]
     ratio = token_ratio(home)
     longer = [run._replace(steps=round(run.steps * ratio)) for run in finals if run.method in DRAFT_ONLY]
-    train_all(scale, sorted([*finals, *longer], key=lambda run: -run.steps), SETS, home, options.workers)
+    train_all(scale, sorted([*finals, *longer], key=lambda run: -run.steps), SETS, home, workers)
     run_recorded(settings_for(scale, finals[:1], SETS), home, lambda function: function)
-    tables = summarise(home, scale, finals, longer)
-    tables |= {
-        "scale": options.scale,
-        "token_ratio": ratio,
-        "minutes": (time.monotonic() - began) / 60,
-        "best": [r._asdict() for r in best.values()],
-    }
-    write_tables(tables, options.out)
-    return 0
+    found = summarise(home, finals, longer)
+    return found | {"token_ratio": ratio, "seeds": len(scale.seeds), "best": [run._asdict() for run in best.values()]}
 
 
-def summarise(home: Path, scale: Scale, finals: Sequence[Run], longer: Sequence[Run]) -> dict[str, Any]:
-    """Curves, gains and distances to SRPO, each with its interval, by evaluation set."""
+def _add_minutes(home: Path) -> float:
+    """Minutes of work so far, over all starts, by the file that keeps them in the home."""
+    file = home / "study_minutes.txt"
+    total = time.monotonic() / 60 - BEGAN + (float(file.read_text(encoding="utf-8")) if file.exists() else 0.0)
+    home.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{total:.2f}\n", encoding="utf-8")
+    return total
+
+
+def summarise(home: Path, finals: Sequence[Run], longer: Sequence[Run]) -> dict[str, Any]:
+    """Trials, curves, gains, distances to SRPO, ceilings, and what was learned of single edits; intervals by evaluation set."""
     groups = {"equal steps": _by_method(finals), "equal tokens": _by_method(longer)}
     result: dict[str, Any] = {"curves": [], "distances": []}
     for eval_set in SETS:
@@ -247,14 +262,31 @@ def summarise(home: Path, scale: Scale, finals: Sequence[Run], longer: Sequence[
             if method != "srpo":
                 distance = interval(own[:, :, -1] - other[:, :, -1], prompts)
                 result["distances"].append({"eval_set": eval_set, "budget": budget, "method": method, **distance})
-    result["ceilings"] = run_query(home, _CEILING_QUERY).to_pylist()
     result["reference"] = [{"eval_set": s, "rates": r["rates"]} for s in SETS for r in curves(home, s) if r["method"] == "sft"]
+    fields = ("method", "beta", "learning_rate", "rates")
+    trials = [
+        {name: row[name] for name in fields} for row in curves(home, VALIDATION) if row["method"] != "sft" and row["seed"] == 0
+    ]
+    result["trials"] = sorted(trials, key=lambda row: (METHODS.index(row["method"]), row["beta"], row["learning_rate"]))
+    for name, query in _QUERIES.items():
+        result[name] = run_query(home, query).to_pylist()
     return result
 
 
-_CEILING_QUERY = """
-    SELECT eval_set, beta, list(ceiling ORDER BY revision_index) AS ceilings, any_value(reference_win_rate) AS reference_win_rate
-    FROM (SELECT DISTINCT ON (eval_set, beta, revision_index) * FROM ceilings) GROUP BY eval_set, beta ORDER BY ALL"""
+# Seed 0 is the trials'.
+_QUERIES = {
+    "ceilings": """
+        SELECT eval_set, beta, list(ceiling ORDER BY revision_index) AS ceilings,
+            any_value(reference_win_rate) AS reference_win_rate
+        FROM (SELECT DISTINCT ON (eval_set, beta, revision_index) * FROM ceilings) GROUP BY eval_set, beta ORDER BY ALL""",
+    "one_edit": """
+        SELECT edit, avg(target) AS target, avg(learned) AS learned, avg(sign_right) AS sign_right, sum(n) AS n
+        FROM one_edit JOIN policies USING (policy_id) WHERE seed > 0 GROUP BY edit ORDER BY target DESC""",
+    "consistency_gap": """
+        SELECT avg(value) AS nats FROM training_log JOIN policies p USING (policy_id)
+        WHERE name = 'consistency_gap' AND p.method = 'srpo' AND p.seed > 0
+            AND step > 0.9 * CAST(p.settings->>'$.settings.num_steps' AS INT)""",
+}
 
 
 def _by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -274,49 +306,6 @@ def _curve_row(eval_set: str, budget: str, run: Run, scores: np.ndarray, prompts
         "rates": [interval(scores[:, :, k], prompts) for k in range(scores.shape[2])],
         "gain": interval(scores[:, :, -1] - scores[:, :, 0], prompts),
     }
-
-
-def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
-    """study.json with everything, study.md to read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
-    last = len(tables["curves"][0]["rates"]) - 1
-    head = ["set", "budget", "method", "β", "lr", "steps", *(f"y{k}" for k in range(last + 1)), f"y{last} − y0"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in tables["curves"]:
-        cells = [
-            row["eval_set"],
-            row["budget"],
-            row["method"],
-            f"{row['beta']:g}",
-            f"{row['learning_rate']:g}",
-            str(row["steps"]),
-        ]
-        cells += [f"{rate['mean']:.3f}" for rate in row["rates"]] + [_with_interval(row["gain"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    for row in tables["reference"]:
-        lines.append(f"| {row['eval_set']} | | reference | | | | " + " | ".join(f"{rate:.3f}" for rate in row["rates"]) + " | |")
-    for row in tables["ceilings"]:
-        rates = " | ".join(f"{rate:.3f}" for rate in row["ceilings"])
-        lines.append(f"| {row['eval_set']} | | exact SRPO | {row['beta']:g} | | | {rates} | |")
-    lines += [
-        "",
-        f"Distance of SRPO to each method at y{last} (SRPO minus the other):",
-        "",
-        "| set | budget | method | distance |",
-        "|---|---|---|---|",
-    ]
-    lines += [f"| {d['eval_set']} | {d['budget']} | {d['method']} | {_with_interval(d)} |" for d in tables["distances"]]
-    intro = (
-        f"# The study\n\nScale `{tables['scale']}`, {tables['minutes']:.0f} minutes. "
-        "Intervals are 95 %, crossed over prompts and seeds. "
-        f"Equal tokens: {tables['token_ratio']:.2f} times the steps for dpo and ipo.\n\n"
-    )
-    (folder / "study.md").write_text(intro + "\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _with_interval(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
 
 
 if __name__ == "__main__":

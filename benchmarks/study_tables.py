@@ -1,0 +1,135 @@
+"""The study's numbers as study.json, tables to read (study.md) and curves (study.svg)."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from srpo_core.charts import Line, line_chart, standalone
+
+Row = Mapping[str, Any]
+NAMES = {"id": "in distribution", "long": "longer documents", "mix": "other events"}
+
+
+def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
+    """Write the three files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+    for eval_set in NAMES:
+        (folder / f"study_{eval_set}.svg").write_text(_chart(tables, eval_set), encoding="utf-8")
+    (folder / "study.md").write_text("\n\n".join(_sections(tables)) + "\n", encoding="utf-8")
+
+
+def _sections(tables: Mapping[str, Any]) -> list[str]:
+    last = len(tables["curves"][0]["rates"]) - 1
+    return [
+        "# The study",
+        f"Made by `make study` at scale `{tables['scale']}` in {tables['minutes']:.0f} minutes of {tables['cores']} CPU cores. "
+        "The protocol is in [benchmarks/study.py](../benchmarks/study.py), the world in [newsroom.md](newsroom.md), every "
+        "number in [study.json](study.json). Win rates against imperfect gold texts by the exact judge, sampling at temperature "
+        "1. Intervals are 95 %, crossed over prompts and training seeds.",
+        " ".join(f"![{NAMES[s]}](study_{s}.svg)" for s in NAMES),
+        "## Trials\n\nOne seed, prompts of the training distribution that no other table uses. Each method's best after the last "
+        "revision goes on to the finals.",
+        _trial_table(tables, last),
+        f"## Finals\n\n{tables['seeds']} seeds. Equal tokens: {tables['token_ratio']:.2f} times the steps for dpo and ipo, which "
+        "read two sequences a pair where the others read six. *Exact* is the closed-form optimum of SRPO at that β, estimated "
+        "from samples of the same reference on fewer prompts.",
+        *(f"### {NAMES[s].capitalize()}\n\n{_final_table(tables, s, last)}" for s in NAMES),
+        f"## SRPO after {last} revisions, minus the other method",
+        _table(
+            ["set", "budget", "method", "difference"],
+            [[NAMES[d["eval_set"]], d["budget"], d["method"], _with_interval(d)] for d in tables["distances"]],
+        ),
+        "## How much of the exact fit SRPO reached\n\n(win rate − reference) / (exact − reference), by revision.",
+        _share_table(tables, last),
+        "What the reviser learned of single edits, in nats of F(edited|draft) − F(draft|draft), against its target (p − ½)/β; "
+        f"D_l − D_w over the last tenth of the steps: {tables['consistency_gap'][0]['nats']:+.2f} nats (0 when fitted).",
+        _table(
+            ["edit", "target", "learned", "share", "sign right", "pairs"],
+            [
+                [
+                    e["edit"],
+                    f"{e['target']:+.2f}",
+                    f"{e['learned']:+.2f}",
+                    f"{e['learned'] / e['target']:.0%}" if e["target"] else "",
+                    f"{e['sign_right']:.0%}",
+                    str(e["n"]),
+                ]
+                for e in tables["one_edit"]
+            ],
+        ),
+    ]
+
+
+def _trial_table(tables: Mapping[str, Any], last: int) -> str:
+    chosen = {(b["method"], b["beta"], b["learning_rate"]) for b in tables["best"]}
+    rows = []
+    for trial in tables["trials"]:
+        best = (trial["method"], trial["beta"], trial["learning_rate"]) in chosen
+        rates = [f"{rate:.3f}" for rate in trial["rates"]]
+        rows.append([trial["method"], f"{trial['beta']:g}", f"{trial['learning_rate']:g}", *rates, "chosen" if best else ""])
+    return _table(["method", "β", "lr", *_revisions(last), ""], rows)
+
+
+def _final_table(tables: Mapping[str, Any], eval_set: str, last: int) -> str:
+    rows = [
+        ["reference", "", "", "", *(f"{rate:.3f}" for rate in row["rates"]), ""] for row in _of(tables["reference"], eval_set)
+    ]
+    for row in _of(tables["curves"], eval_set):
+        name = row["method"] + (", equal tokens" if row["budget"] == "equal tokens" else "")
+        rates = [f"{rate['mean']:.3f}" for rate in row["rates"]]
+        rows.append(
+            [name, f"{row['beta']:g}", f"{row['learning_rate']:g}", str(row["steps"]), *rates, _with_interval(row["gain"])]
+        )
+    for row in _of(tables["ceilings"], eval_set):
+        rates = [f"*{rate:.3f}*" for rate in row["ceilings"]]
+        rows.append(["*exact SRPO*", f"{row['beta']:g}", "", "", *rates, f"*{row['ceilings'][-1] - row['ceilings'][0]:+.3f}*"])
+    return _table(["method", "β", "lr", "steps", *_revisions(last), f"y{last} − y0"], rows)
+
+
+def _share_table(tables: Mapping[str, Any], last: int) -> str:
+    rows = []
+    for eval_set, curve, exact in _srpo_and_ceiling(tables):
+        base = exact["reference_win_rate"]
+        pairs = zip(curve["rates"], exact["ceilings"], strict=True)
+        rows.append([NAMES[eval_set], *(f"{(rate['mean'] - base) / (top - base):.0%}" for rate, top in pairs)])
+    return _table(["set", *_revisions(last)], rows)
+
+
+def _srpo_and_ceiling(tables: Mapping[str, Any]) -> Iterable[tuple[str, Row, Row]]:
+    for eval_set in NAMES:
+        (curve,) = (row for row in _of(tables["curves"], eval_set) if row["method"] == "srpo")
+        (exact,) = (row for row in _of(tables["ceilings"], eval_set) if row["beta"] == curve["beta"])
+        yield eval_set, curve, exact
+
+
+def _chart(tables: Mapping[str, Any], eval_set: str) -> str:
+    revisions = list(range(len(tables["curves"][0]["rates"])))
+    lines = []
+    for row in _of(tables["curves"], eval_set):
+        if row["budget"] == "equal steps":
+            mean, low, high = ([rate[name] for rate in row["rates"]] for name in ("mean", "low", "high"))
+            lines.append(Line(row["method"], row["method"], revisions, mean, low, high))
+    lines += [Line("reference", "sft", revisions, row["rates"]) for row in _of(tables["reference"], eval_set)]
+    exact = next(row for name, _, row in _srpo_and_ceiling(tables) if name == eval_set)
+    lines.append(Line("exact SRPO", "srpo", revisions, exact["ceilings"], weight="dotted"))
+    title = f"Win rate, {NAMES[eval_set]}"
+    return standalone(line_chart(lines, title=title, x_label="self-revisions", percent=True, whole_x=True)) + "\n"
+
+
+def _of(rows: Iterable[Row], eval_set: str) -> list[Row]:
+    return [row for row in rows if row["eval_set"] == eval_set]
+
+
+def _revisions(last: int) -> list[str]:
+    return [f"y{k}" for k in range(last + 1)]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _with_interval(value: Row) -> str:
+    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
