@@ -192,6 +192,12 @@ class Resources(Settings):
     num_processes: int = Field(1, ge=1, description="processes of one accelerate launch")
     threads_per_process: int | None = Field(None, ge=1, description="CPU threads of one process; none = cores / processes")
     tokens_per_microbatch: int = Field(8192, ge=64, description="tokens of one forward and backward pass")
+    logits_gib: float | None = Field(
+        None,
+        gt=0,
+        description="GiB that the head's logits may take; completion tokens beyond it are scored in chunks, computed again in "
+        "the backward pass, which is slower; none = all at once",
+    )
     generation_batch_size: int = Field(64, ge=1, description="prompts decoded together")
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, more time"

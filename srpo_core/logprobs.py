@@ -69,6 +69,14 @@ class SequenceLogps(nn.Module):
         return _token_logps(logits[row, column], batch.targets)
 
 
+def rows_within(model: nn.Module, gib: float | None) -> int | None:
+    """How many rows of logits fit into `gib`, at least one, each with its softmax and its gradient in float32; None for None."""
+    if gib is None:
+        return None
+    vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
+    return max(1, int(gib * 2**30 / (3 * 4 * vocabulary)))
+
+
 @torch.no_grad()
 def logps_in_order(module: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Tensor:
     """Log-probs (all sequences,) float32 on the CPU, in the order of the groups that the batches were made from.

@@ -26,7 +26,7 @@ from srpo_core.batches import Batch, Layout, batch_groups
 from srpo_core.checkpoints import LogRow
 from srpo_core.config import Dtype, OptimizerSettings, Resources
 from srpo_core.errors import WorkFailed
-from srpo_core.logprobs import SequenceLogps, causal_model
+from srpo_core.logprobs import SequenceLogps, causal_model, rows_within
 from srpo_core.models import arithmetic
 from srpo_core.objectives import Objective
 from srpo_core.records import seed_from
@@ -86,7 +86,7 @@ def train(
     Interrupted after SIGTERM, with a checkpoint written.
     """
     num_steps = count_steps(settings, len(objective.groups), objective.examples_per_step)
-    module, optimizer = _prepare(model, settings, accelerator)
+    module, optimizer = _prepare(model, settings, accelerator, resources)
     torch.manual_seed(
         seed_from(seed, "train", accelerator.process_index)
     )  # what dropout draws from, until a checkpoint says else
@@ -133,8 +133,8 @@ def gather_weights(accelerator: Accelerator, module: Any) -> dict[str, Tensor]:
     return {name.removeprefix("model."): value for name, value in state.items()}  # out of SequenceLogps
 
 
-def _prepare(model: Any, settings: OptimizerSettings, accelerator: Accelerator) -> tuple[Any, Any]:
-    module = SequenceLogps(model).train()
+def _prepare(model: Any, settings: OptimizerSettings, accelerator: Accelerator, resources: Resources) -> tuple[Any, Any]:
+    module = SequenceLogps(model, rows_within(model, resources.logits_gib)).train()
     module._no_split_modules = getattr(causal_model(model), "_no_split_modules", None)  # type: ignore[assignment]  # what FSDP wraps
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # DeepSpeed clips inside its backward pass and asks for a batch size that nothing here depends on.

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from srpo_core.batches import Layout, batch_groups
 from srpo_core.config import Resources
 from srpo_core.layout import resolve_layout
-from srpo_core.logprobs import SequenceLogps, logps_in_order
+from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
 from srpo_core.tokenization import PairTokens, load_template, tokenize_pairs
 from srpo_core.workers.jobs import ReferenceJob
@@ -44,7 +44,7 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
     if not pairs:
         return
     model = merge_adapter(load_model(job.model_folder, job.dtype)).to(accelerator.device)  # as training merges it
-    module = SequenceLogps(model)
+    module = SequenceLogps(model, rows_within(model, resources.logits_gib))
     layout = _layout_of(store, job, model, pairs, accelerator)
     chunk_size = min(job.pairs_per_part, -(-len(pairs) // accelerator.num_processes))
     chunks = [pairs[start : start + chunk_size] for start in range(0, len(pairs), chunk_size)]

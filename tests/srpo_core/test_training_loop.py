@@ -16,7 +16,7 @@ from srpo_core.batches import batch_groups
 from srpo_core.checkpoints import list_checkpoints
 from srpo_core.config import LoraSettings
 from srpo_core.errors import WorkFailed
-from srpo_core.logprobs import SequenceLogps, logps_in_order
+from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import add_lora, arithmetic
 from srpo_core.objectives import ImitationObjective, PreferenceObjective, build_imitation_groups
 from srpo_core.training_loop import Interrupted, count_steps, gather_weights, learning_rate_factor, step_indices
@@ -109,6 +109,18 @@ def test_eight_micro_batches_train_as_one(tmp_path: Path, layout: str, method: s
     residuals = torch.cat([(pieces[name] - value).flatten() for name, value in whole.items()])
     assert float(residuals.abs().max()) < 1e-4
     assert abs(float(residuals.mean())) < 3e-7, "a missing or doubled micro-batch would shift all weights one way"
+
+
+def test_a_budget_for_logits_trains_to_the_same_weights(tmp_path: Path) -> None:
+    """Room for three rows at a time: a row takes three float32 numbers for each entry of the vocabulary."""
+    room = 3.5 * 3 * 4 * model().config.vocab_size / 2**30
+    assert (rows_within(model(), room), rows_within(model(), 1e-12), rows_within(model(), None)) == (3, 1, None)
+    runs = []
+    for name, budget in (("all", None), ("chunks", room)):
+        trained = model()
+        train_on(trained, objective(8), tmp_path / name, settings(num_steps=3), logits_gib=budget)
+        runs.append(weights(trained))
+    assert max(float((value - runs[1][name]).abs().max()) for name, value in runs[0].items()) < 1e-4
 
 
 def imitation(count: int) -> ImitationObjective:
