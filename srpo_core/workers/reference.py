@@ -64,11 +64,10 @@ def compute_reference_rows(job: ReferenceJob, accelerator: Accelerator, resource
 def _layout_of(store: Path, job: ReferenceJob, model: Any, pairs: list[PairTokens], accelerator: Accelerator) -> Layout:
     """The layout of the rows already stored, else the one resolved now: two layouts differ in rounding and are not mixed."""
     file = store / LAYOUT_FILE
-    if file.exists():
-        return json.loads(file.read_text())["layout"]
-    layout = resolve_layout(model, job.layout, longest_groups([pair.sequences for pair in pairs]))
+    stored = json.loads(file.read_text(encoding="utf-8"))["layout"] if file.exists() else None
+    layout = resolve_layout(model, stored or job.layout, longest_groups([pair.sequences for pair in pairs]))
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    if stored is None and accelerator.is_main_process:
         write_json(file, {"layout": layout})
     return layout
 

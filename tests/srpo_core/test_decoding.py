@@ -5,12 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 
 from srpo_core.config import GenerationSettings
-from srpo_core.decoding import choose_tokens, generate, write_chains
+from srpo_core.decoding import generate, write_chains
 from srpo_core.records import Completion, seed_from
 from srpo_core.tokenization import PairTooLong, tokenize_pair
 from tests.fakes import tiny_llama
@@ -76,38 +73,6 @@ def test_sampling_equals_a_loop_without_cache_or_padding() -> None:
 def test_another_seed_writes_another_text_and_the_same_seed_the_same() -> None:
     first, again, other = (decode([PROMPTS[1]], [seed], [], temperature=1.0)[0][0] for seed in (7, 7, 8))
     assert first == again != other
-
-
-def logits_of(*probabilities: float) -> Tensor:
-    return torch.tensor([probabilities]).double().log()
-
-
-@pytest.mark.parametrize(("uniform", "token"), [(0.0, 0), (0.49, 0), (0.5, 1), (0.79, 1), (0.81, 2), (0.999, 2)])
-def test_tokens_are_chosen_by_the_cumulative_distribution(uniform: float, token: int) -> None:
-    assert int(choose_tokens(logits_of(0.5, 0.3, 0.2), torch.tensor([uniform]), 1.0, 1.0)) == token
-
-
-@pytest.mark.parametrize(
-    ("top_p", "uniform", "token"),
-    [(0.4, 0.99, 1), (0.6, 0.99, 2), (0.6, 0.55, 1), (0.6, 0.56, 2), (0.85, 0.99, 2), (1.0, 0.99, 2)],
-)
-def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, uniform: float, token: int) -> None:
-    """Probabilities .1, .5, .4: top-p .4 keeps token 1, .6 and .85 keep 1 and 2, of which 1 has 5/9 = .556."""
-    logits = logits_of(0.1, 0.5, 0.4)
-    assert int(choose_tokens(logits, torch.tensor([uniform]), 1.0, top_p)) == token
-
-
-def test_temperature_zero_is_the_most_likely_token_and_low_temperature_near_it() -> None:
-    logits = logits_of(0.3, 0.4, 0.3)
-    assert int(choose_tokens(logits, torch.tensor([0.99]), 0.0, 1.0)) == 1
-    assert int(choose_tokens(logits, torch.tensor([0.99]), 0.01, 1.0)) == 1
-
-
-@given(st.lists(st.floats(-30, 30), min_size=1, max_size=40), st.floats(0, 1, exclude_max=True), st.floats(0.05, 1))
-def test_no_token_of_zero_probability_is_ever_chosen(logits: list[float], uniform: float, top_p: float) -> None:
-    values = torch.tensor([[*logits, -torch.inf]], dtype=torch.double)
-    token = int(choose_tokens(values, torch.tensor([uniform], dtype=torch.double), 1.0, top_p))
-    assert token < len(logits)
 
 
 # --- chains --------------------------------------------------------------------------------------------------------------
