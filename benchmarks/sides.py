@@ -31,7 +31,7 @@ class PlainLogps(nn.Module):
 
     def forward(self, batch: PlainBatch) -> Tensor:
         """Log-probs (S,) in nats."""
-        inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask, "use_cache": False}
+        inputs = {"input_ids": batch.tokens, "use_cache": False}
         if self.full_logits:
             logits = self.model(**inputs).logits.flatten(0, 1)[batch.predictor_rows]
         else:

@@ -62,7 +62,6 @@ class TrieBatch(Batch):
 class PlainBatch(Batch):
     """Rows that are single sequences, prompt and completion."""
 
-    attention_mask: Tensor  # (R, L) int64, 1 = token, 0 = padding
     first_predictor: int  # no column before this one predicts a completion token
 
 
@@ -141,7 +140,6 @@ def _plain_batch(chosen: Sequence[int], groups: Sequence[Group], starts: Sequenc
     predictors = [r * length + np.arange(first[r], len(row)) for r, row in enumerate(rows)]
     return PlainBatch(
         tokens=_padded(rows, np.zeros(length, np.int64)),
-        attention_mask=_padded([np.ones(len(row), np.int64) for row in rows], np.zeros(length, np.int64)),
         first_predictor=min(first),
         num_tokens=sum(len(row) for row in rows),
         group_indices=tuple(chosen),

@@ -59,11 +59,14 @@ class SequenceLogps(nn.Module):
         return cast(Tensor, checkpoint(self._head_logps, rows, targets, use_reentrant=False))
 
     def _plain_token_logps(self, batch: PlainBatch) -> Tensor:
-        """Through the model's own forward; logits only of the columns from the first that predicts a completion token."""
+        """Through the model's own forward; logits only of the columns from the first that predicts a completion token.
+
+        Padding is on the right, where a causal model reads nothing of it, so no mask keeps the kernel from its causal form.
+        """
         num_rows, length = batch.tokens.shape
         first = batch.first_predictor if self._keeps_logits else 0
         keep: dict[str, Any] = {"logits_to_keep": length - first} if self._keeps_logits else {}
-        logits = self.model(input_ids=batch.tokens, attention_mask=batch.attention_mask, use_cache=False, **keep).logits
+        logits = self.model(input_ids=batch.tokens, use_cache=False, **keep).logits
         row = batch.predictor_rows // length
         column = batch.predictor_rows % length - first
         return _token_logps(logits[row, column], batch.targets)
