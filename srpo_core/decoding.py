@@ -7,7 +7,7 @@ Every completion draws its random numbers from a seed of its own, so a text does
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from srpo_core.config import GenerationSettings
+from srpo_core.config import Dtype, GenerationSettings
 from srpo_core.continuation import Decoding, Generated, RevisionDecoder
 from srpo_core.records import Completion, content_id, seed_from
 from srpo_core.tokenization import PairTooLong, PromptTokenizer
@@ -47,13 +47,15 @@ def write_chains(
     policy_id: str,
     settings: GenerationSettings,
     *,
+    dtype: Dtype = "float32",
     reuse: bool = True,
 ) -> Iterator[list[Completion]]:
     """Yield, revision by revision, one completion for each (prompt, sample) of rows of `prompts`.
 
     An empty completion cannot be revised; its chain stays empty (finish_reason empty_draft), so that no revision is judged on
     fewer prompts than another. A prompt that does not fit is truncated and marked so; PairTooLong when it cannot be made to.
-    `reuse` = False reads every prompt from its start and guesses nothing: slower, and the same texts.
+    `dtype`, the arithmetic they are written in, is part of the completions' ids. `reuse` = False reads every prompt from its
+    start and guesses nothing: slower, and the same texts.
     """
     how = Decoding(tok.stop_ids, settings.max_new_tokens, settings.temperature, settings.top_p)
     decoder = RevisionDecoder(model, how, reuse=reuse)
@@ -73,7 +75,7 @@ def write_chains(
             place = places.get(index)
             result = Generated([], "empty_draft") if place is None else results[place]
             truncated = place is not None and fitted[place].truncated
-            completions.append(_completion(tok, turn, result, truncated, revision_index, policy_id, settings))
+            completions.append(_completion(tok, turn, result, truncated, revision_index, policy_id, settings, dtype))
         yield completions
         turns = [turn._replace(parent=completion) for turn, completion in zip(turns, completions, strict=True)]
 
@@ -90,10 +92,12 @@ def _completion(
     revision_index: int,
     policy_id: str,
     settings: GenerationSettings,
+    dtype: Dtype,
 ) -> Completion:
     prompt_id = turn.row["prompt_id"]
+    asked = settings.model_dump() | {"dtype": dtype}
     return Completion(
-        completion_id=content_id("completion", policy_id, prompt_id, turn.sample_index, revision_index, settings.model_dump()),
+        completion_id=content_id("completion", policy_id, prompt_id, turn.sample_index, revision_index, asked),
         prompt_id=prompt_id,
         policy_id=policy_id,
         sample_index=turn.sample_index,

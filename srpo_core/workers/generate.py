@@ -59,7 +59,7 @@ def write_completions(job: GenerateJob, accelerator: Accelerator, resources: Res
     for start in range(0, len(mine), size):
         completions = []
         with arithmetic(job.dtype, accelerator.device):
-            for written in write_chains(model, tok, mine[start : start + size], job.policy_id, job.settings):
+            for written in write_chains(model, tok, mine[start : start + size], job.policy_id, job.settings, dtype=job.dtype):
                 completions += [asdict(completion) for completion in written]
                 lines.show(min(lines.total, (done + len(completions)) * accelerator.num_processes))  # the others are about as far
         write_part(Path(job.folder) / f"{PREFIX}-{uuid.uuid4().hex}.parquet", completions, SCHEMA)

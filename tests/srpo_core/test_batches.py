@@ -2,8 +2,8 @@
 
 import pytest
 
-from srpo_core.batches import batch_groups, make_batches
 from srpo_core.attention import dense_mask, visible
+from srpo_core.batches import batch_groups, make_batches
 from srpo_core.trie import build_trie
 from tests.tiny_models import pairs
 

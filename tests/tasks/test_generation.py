@@ -100,18 +100,18 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_content(
     setting = Setting(tmp_path / "pieces", tmp_path / "pieces/home")
     real, calls = generate.write_chains, []
 
-    def dying(*arguments: Any) -> Any:
+    def dying(*arguments: Any, **options: Any) -> Any:
         calls.append(len(arguments[2]))
         if len(calls) == 4:
             raise Killed
-        return real(*arguments)
+        return real(*arguments, **options)
 
     small = RESOURCES.model_copy(update={"generation_batch_size": 2})  # one prompt with two samples
     with monkeypatch.context() as patch:
         patch.setattr(generate, "write_chains", dying)
         with pytest.raises(Killed):
             setting.generate(resources=small)
-    monkeypatch.setattr(generate, "write_chains", lambda *a: calls.append(len(a[2])) or real(*a))
+    monkeypatch.setattr(generate, "write_chains", lambda *a, **k: calls.append(len(a[2])) or real(*a, **k))
     found = setting.generate()
     assert sum(calls[4:]) == 16 - 3, "three prompts were done"
     for one, other in zip(whole, found, strict=True):

@@ -65,11 +65,11 @@ def test_an_interrupted_job_goes_on_with_other_batches(tmp_path: Path, policy: P
     do_job(job(tmp_path / "whole", policy, rows), cpu(), resources())
     real, calls = generate.write_chains, []
 
-    def dying(model: Any, tok: Any, prompts: Any, *rest: Any) -> Any:
+    def dying(model: Any, tok: Any, prompts: Any, *rest: Any, **options: Any) -> Any:
         calls.append(len(prompts))
         if len(calls) == 3:
             raise Killed
-        return real(model, tok, prompts, *rest)
+        return real(model, tok, prompts, *rest, **options)
 
     pieces = job(tmp_path / "pieces", policy, rows)
     monkeypatch.setattr(generate, "write_chains", dying)
