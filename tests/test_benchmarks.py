@@ -4,6 +4,7 @@ import importlib.util
 import json
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +187,15 @@ def test_the_gpu_script_stops_in_time_and_refuses_a_machine_without_a_device(wit
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     assert "expected a CUDA device" in capsys.readouterr().err
+
+
+def test_the_layouts_train_along_one_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import curves
+
+    tiny = [f"newsroom.num_{what}={number}" for what, number in (("demonstrations", 400), ("pairs", 120), ("prompts", 10))]
+    sets = [argument for one in (*tiny, "resources.num_processes=1") for argument in ("--set", one)]
+    assert curves.main(["--home", str(tmp_path / "home"), "--out", str(tmp_path), *sets]) == 0
+    differences = json.loads((tmp_path / "layouts.json").read_text(encoding="utf-8"))
+    assert set(differences) == set(curves.METRICS)
+    assert 0 < max(differences.values()) < 1e-4
+    assert (tmp_path / "layouts.svg").read_text(encoding="utf-8").startswith("<svg")
