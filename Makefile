@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-slow real-input lint study install install-dev clean
+.PHONY: help demo test test-slow real-input lint study benchmarks install install-dev clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -31,6 +31,12 @@ lint: install-dev  ## lint and types alone
 
 study: install  ## the demo's claim over methods, betas and seeds (hours; resumable)
 	$(BIN)/python -m benchmarks.study
+
+benchmarks: install-dev  ## speed against plain sequences, TRL and the bound, as ratios (half an hour, an idle machine)
+	$(PIP) --editable '.[benchmarks]'
+	for name in training reference generation; do \
+	  $(BIN)/python -m benchmarks.$$name --quick --out build/benchmarks/$$name.json || exit 1; done
+	$(BIN)/python -m benchmarks.memory --sides sum chunked --out build/benchmarks/memory.json
 
 install: $(VENV)/.installed  ## make .venv with the pinned versions
 install-dev: $(VENV)/.installed-dev  ## ... and the tools of the tests

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.measure import environment, report, say
 from benchmarks.shapes import SHAPES, SMALL, TOY, TOY_SHAPES, make_model, make_pairs
 from benchmarks.sides import tries_of
-from srpo_core.batches import make_batches
+from srpo_core.batches import make_trie_batches
 from srpo_core.logprobs import SequenceLogps
 
 VOCAB = 128256
@@ -51,7 +51,7 @@ def step_peak(side: str, options: argparse.Namespace) -> tuple[float, float]:
         model.lm_head = Sum(model.lm_head)
     module = SequenceLogps(model, None if side == "whole" else options.max_rows)
     began = time.perf_counter()
-    for batch in make_batches(tries_of(pairs), options.tokens_per_microbatch):
+    for batch in make_trie_batches(tries_of(pairs), options.tokens_per_microbatch):
         if side == "sum":
             batch = replace(batch, targets=torch.zeros_like(batch.targets))
         module(batch).sum().backward()

@@ -13,7 +13,7 @@ from benchmarks.measure import Cell, Setting, Side, compare, parse, run
 from benchmarks.peers import TrlDpo, has_trl
 from benchmarks.shapes import Shape, make_model, make_pairs
 from benchmarks.sides import attend, attending, plain_facts, trie_facts, tries_of
-from srpo_core.batches import Layout, batch_groups, make_batches
+from srpo_core.batches import Layout, batch_groups, make_trie_batches
 from srpo_core.logprobs import SequenceLogps, logps_in_order
 from srpo_core.tokenization import PairTokens
 
@@ -31,7 +31,7 @@ def reference_side(
     device = next(model.parameters()).device
 
     def run() -> None:
-        batches = make_batches(tries_of(pairs), budget, row_tokens) if row_tokens else batch_groups(groups, layout, budget)
+        batches = make_trie_batches(tries_of(pairs), budget, row_tokens) if row_tokens else batch_groups(groups, layout, budget)
         logps_in_order(module, batches, device)
 
     facts = trie_facts(pairs) if layout == "trie" else plain_facts(groups, every_row=False)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.measure import Side
 from benchmarks.shapes import as_examples
-from srpo_core.batches import Batch, PlainBatch, batch_groups, make_batches
+from srpo_core.batches import Batch, PlainBatch, batch_groups, make_trie_batches
 from srpo_core.config import PreferenceSettings
 from srpo_core.logprobs import SequenceLogps
 from srpo_core.objectives import PreferenceObjective
@@ -48,10 +48,10 @@ def trie_side(
     max_rows: int | None = None,
     attention: str = "sdpa",
 ) -> Side:
-    """SRPO on token tries; `row_tokens` and `max_rows` as in `make_batches` and `SequenceLogps`."""
+    """SRPO on token tries; `row_tokens` and `max_rows` as in `make_trie_batches` and `SequenceLogps`."""
     attend(model, attention)
     module = SequenceLogps(model, max_rows)
-    step = _step(module, pairs, lambda: make_batches(tries_of(pairs), budget, row_tokens))
+    step = _step(module, pairs, lambda: make_trie_batches(tries_of(pairs), budget, row_tokens))
     return Side(attending(model, model.config._attn_implementation, step), trie_facts(pairs))
 
 
@@ -67,7 +67,7 @@ def bound_side(model: Any, pairs: Sequence[PairTokens], budget: int) -> Side:
 
     def run() -> None:
         model.zero_grad(set_to_none=True)
-        for batch in make_batches(tries_of(pairs), budget):
+        for batch in make_trie_batches(tries_of(pairs), budget):
             tokens, targets = batch.tokens.to(device), batch.targets.to(device)
             rows = model.model(input_ids=tokens, use_cache=False)[0].flatten(0, 1)[: len(targets)]
             cross_entropy(model.lm_head(rows).float(), targets, reduction="sum").backward()

@@ -200,7 +200,7 @@ def interval(differences: np.ndarray, prompts: Sequence[str]) -> dict[str, float
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and write its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, default=Path(os.environ.get("SRPO_HOME", "srpo_home/study")))
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("SRPO_HOME", "srpo_home")) / "study")
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument(
         "--workers", type=int, default=max(1, os.cpu_count() or 1), help="trainings side by side, one thread each"

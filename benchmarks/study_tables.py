@@ -1,10 +1,11 @@
-"""The study's numbers as study.json, tables to read (study.md) and curves (study.svg)."""
+"""The study's numbers as study.json, tables to read (study.md) and curves (study_SET.svg)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import table
 from srpo_core.charts import Line, line_chart, standalone
 
 Row = Mapping[str, Any]
@@ -12,7 +13,7 @@ NAMES = {"id": "in distribution", "long": "longer documents", "mix": "other even
 
 
 def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
-    """Write the three files into `folder`."""
+    """Write all files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
     for eval_set in NAMES:
@@ -37,7 +38,7 @@ def _sections(tables: Mapping[str, Any]) -> list[str]:
         "from samples of the same reference on fewer prompts.",
         *(f"### {NAMES[s].capitalize()}\n\n{_final_table(tables, s, last)}" for s in NAMES),
         f"## SRPO after {last} revisions, minus the other method",
-        _table(
+        table(
             ["set", "budget", "method", "difference"],
             [[NAMES[d["eval_set"]], d["budget"], d["method"], _with_interval(d)] for d in tables["distances"]],
         ),
@@ -45,7 +46,7 @@ def _sections(tables: Mapping[str, Any]) -> list[str]:
         _share_table(tables, last),
         "What the reviser learned of single edits, in nats of F(edited|draft) − F(draft|draft), against its target (p − ½)/β; "
         f"D_l − D_w over the last tenth of the steps: {tables['consistency_gap'][0]['nats']:+.2f} nats (0 when fitted).",
-        _table(
+        table(
             ["edit", "target", "learned", "share", "sign right", "pairs"],
             [
                 [
@@ -69,7 +70,7 @@ def _trial_table(tables: Mapping[str, Any], last: int) -> str:
         best = (trial["method"], trial["beta"], trial["learning_rate"]) in chosen
         rates = [f"{rate:.3f}" for rate in trial["rates"]]
         rows.append([trial["method"], f"{trial['beta']:g}", f"{trial['learning_rate']:g}", *rates, "chosen" if best else ""])
-    return _table(["method", "β", "lr", *_revisions(last), ""], rows)
+    return table(["method", "β", "lr", *_revisions(last), ""], rows)
 
 
 def _final_table(tables: Mapping[str, Any], eval_set: str, last: int) -> str:
@@ -85,7 +86,7 @@ def _final_table(tables: Mapping[str, Any], eval_set: str, last: int) -> str:
     for row in _of(tables["ceilings"], eval_set):
         rates = [f"*{rate:.3f}*" for rate in row["ceilings"]]
         rows.append(["*exact SRPO*", f"{row['beta']:g}", "", "", *rates, f"*{row['ceilings'][-1] - row['ceilings'][0]:+.3f}*"])
-    return _table(["method", "β", "lr", "steps", *_revisions(last), f"y{last} − y0"], rows)
+    return table(["method", "β", "lr", "steps", *_revisions(last), f"y{last} − y0"], rows)
 
 
 def _share_table(tables: Mapping[str, Any], last: int) -> str:
@@ -94,7 +95,7 @@ def _share_table(tables: Mapping[str, Any], last: int) -> str:
         base = exact["reference_win_rate"]
         pairs = zip(curve["rates"], exact["ceilings"], strict=True)
         rows.append([NAMES[eval_set], *(f"{(rate['mean'] - base) / (top - base):.0%}" for rate, top in pairs)])
-    return _table(["set", *_revisions(last)], rows)
+    return table(["set", *_revisions(last)], rows)
 
 
 def _srpo_and_ceiling(tables: Mapping[str, Any]) -> Iterable[tuple[str, Row, Row]]:
@@ -124,11 +125,6 @@ def _of(rows: Iterable[Row], eval_set: str) -> list[Row]:
 
 def _revisions(last: int) -> list[str]:
     return [f"y{k}" for k in range(last + 1)]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _with_interval(value: Row) -> str:

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 from srpo_core.config import DemonstrationSettings, PipelineSettings, PreferenceSourceSettings, PromptSourceSettings
 from srpo_core.errors import InputError
+from srpo_core.judge_presets import find_preset
+from srpo_core.judges import read_api_key
 from storage.artifact import Artifact
 from storage.runs import record_run
 from tasks.demonstrations import ingest_demonstrations
-from tasks.diagnostics import Diagnostics
+from tasks.diagnostics import Diagnostics, complete_diagnostics
 from tasks.generation import generate_completions
 from tasks.judging import judge_completions
+from tasks.launch import find_config
 from tasks.models import adopt_reference, prepare_base_model
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
 from tasks.preferences import ingest_preferences
@@ -42,9 +45,10 @@ class Sources(NamedTuple):
     newsroom: Artifact | None
 
 
-def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> list[Artifact]:
-    """Run every stage in order and return every artifact, parents first."""
-    preferences, demonstrations, prompts, made = _prepare_data(settings, home, stage)
+def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> None:
+    """Run every stage in order; each gives what it made to the ones behind it."""
+    _check_at_once(settings)
+    preferences, demonstrations, prompts = _prepare_data(settings, home, stage)
     base = stage(prepare_base_model)(settings.model, home, demonstrations or preferences, settings.template)
     shared = {"model": settings.model, "resources": settings.resources, "home": home}
     prompting = {"template": settings.template, "decoding": settings.generation}
@@ -61,12 +65,10 @@ def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> list[Art
     also = diagnostics.jobs() if diagnostics else []
     completions = stage(generate_completions)([reference, *policies], prompts, settings.generation, also=also, **shared)
     by_digest = {prompt_set.digest: prompt_set for prompt_set in prompts}
-    games = [
+    for one in completions:
         stage(judge_completions)(one, [by_digest[one.manifest["parents"]["prompts"]["digest"]]], settings.judge, home)
-        for one in completions
-    ]
-    made += [base, reference, contamination, rows, *policies, *completions, *games]
-    return made + (diagnostics.complete() if diagnostics else [])
+    if diagnostics:
+        stage(complete_diagnostics)(diagnostics)
 
 
 def locate_sources(settings: PipelineSettings, home: Path, stage: Stage) -> Sources:
@@ -80,21 +82,30 @@ def locate_sources(settings: PipelineSettings, home: Path, stage: Stage) -> Sour
     return Sources(preference_source(world), evaluation, demonstrations, world)
 
 
-def _prepare_data(
-    settings: PipelineSettings, home: Path, stage: Stage
-) -> tuple[Artifact, Artifact | None, list[Artifact], list[Artifact]]:
-    """Preferences, demonstrations, evaluation sets, and all artifacts made."""
-    made: list[Artifact] = []
+def _check_at_once(settings: PipelineSettings) -> None:
+    """Raise InputError for what only the last stages need, before hours are spent on the first."""
+    if settings.judge.kind == "api":
+        find_preset(settings.judge.preset)
+        read_api_key(settings.judge)
+    if settings.resources.accelerate_config:
+        find_config(settings.resources.accelerate_config)
+
+
+def _prepare_data(settings: PipelineSettings, home: Path, stage: Stage) -> tuple[Artifact, Artifact | None, list[Artifact]]:
+    """Preferences, demonstrations and evaluation sets."""
     sources = locate_sources(settings, home, stage)
-    if sources.newsroom is not None:
-        made.append(sources.newsroom)
     preferences = stage(ingest_preferences)(sources.preferences, home)
     prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
+    for prompt_set in prompts:
+        if prompt_set.counts.get("prompts_without_gold") == prompt_set.counts["prompts"]:
+            name = prompt_set.settings["name"]
+            raise InputError(
+                f"expected gold texts in evaluation set {name}, found none; give its opponent's answers, opponent_path"
+            )
     demonstrations = None
     if settings.supervised is not None:
         demonstrations = stage(ingest_demonstrations)(sources.demonstrations, home, preferences)
-    made += [preferences, *([demonstrations] if demonstrations else []), *prompts]
-    return preferences, demonstrations, prompts, made
+    return preferences, demonstrations, prompts
 
 
 def _chosen_sets(evaluation: list[PromptSourceSettings], only: list[str] | None) -> list[PromptSourceSettings]:
@@ -115,15 +126,31 @@ def run_recorded(
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     asked = settings.model_dump(mode="json")
     record = partial(record_run, home, run_id, settings=asked, prefect_run=prefect_run, deployment=deployment)
-    record(state="running", artifacts=[])
-    artifacts: list[Artifact] = []
+    made: list[Artifact] = []
     try:
-        artifacts = run_stages(settings, home, stage)
-        record(state="publishing", artifacts=artifacts)  # so that the database knows what the run used
+        record(state="running", artifacts=[])
+        run_stages(settings, home, _keeping(stage, made))
+        record(state="completed", artifacts=made)  # before publishing, so that the database tells what the run used
         stage(publish_results)(home)
         stage(write_report)(home)
-        record(state="completed", artifacts=artifacts)
     except BaseException:
-        record(state="failed", artifacts=artifacts)
+        record(state="failed", artifacts=made)
         raise
     return run_id
+
+
+def _keeping(stage: Stage, made: list[Artifact]) -> Stage:
+    """`stage`, with every artifact that a stage returns put into `made`."""
+
+    def keep(function: Callable[..., Any]) -> Callable[..., Any]:
+        staged = stage(function)
+
+        def run(*args: Any, **options: Any) -> Any:
+            result = staged(*args, **options)
+            returned = result if isinstance(result, list) else [result]
+            made.extend(one for one in returned if isinstance(one, Artifact) and one not in made)
+            return result
+
+        return run
+
+    return keep

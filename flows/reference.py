@@ -1,12 +1,10 @@
 """`compute_reference_rows`: the flow of `srpo reference`, the frozen reference's log-probs of every pair."""
 
-from typing import Literal
-
 from prefect import flow
 
 from flows.inputs import find_input, find_policy
 from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like
-from srpo_core.config import Dtype, PreferenceSettings, Resources
+from srpo_core.config import Dtype, LayoutChoice, PreferenceSettings, Resources
 from tasks.reference import compute_reference
 
 RESOURCES = Resources.model_validate({})
@@ -17,7 +15,7 @@ RESOURCES = Resources.model_validate({})
 def compute_reference_rows(
     reference: str,
     preferences: str,
-    layout: Literal["auto", "trie", "plain"] = "auto",
+    layout: LayoutChoice = "auto",
     dtype: Dtype | None = None,
     resources: Resources = RESOURCES,
     home: str = "",
@@ -27,7 +25,7 @@ def compute_reference_rows(
     Args:
         reference: The frozen policy: an id or folder of the home, a model folder, or a hub model.
         preferences: Id or folder of the pairs.
-        layout: Token tree or plain sequences; training must use the same.
+        layout: Token trees or plain sequences; training takes the one used here.
         dtype: Arithmetic; none = the policy's own.
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.

@@ -16,10 +16,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from srpo_core.batches import TrieBatch
+from srpo_core.models import causal_model
 
 KEY_BLOCKS = "sdpa_key_blocks"  # our name for sdpa that may run block by block
 BLOCK = 128  # queries; of 64, 128 and 256 the fastest at the benchmarks' shapes
 WORTH_BLOCKS = 0.8  # at most this share of a dense mask's scores, else one call over the whole row is as fast
+READ_MASKS = ("sdpa", KEY_BLOCKS, "eager", "flex_attention")  # attention implementations that honour a mask of ours
+MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 Mask = Tensor | BlockMask
 Visible = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]  # row, head, query, key -> bool, broadcast together
 
@@ -31,6 +34,22 @@ class KeyBlock(NamedTuple):
     stop: int
     keys: Tensor  # (K,) int64, the tokens that some of the queries sees, in any row
     mask: Tensor  # (R, 1, stop - start, K) bool
+
+
+def mask_obstacle(model: nn.Module) -> str | None:
+    """Why this model cannot read a mask of ours, as half a sentence; None when nothing is known to stand in the way."""
+    causal = causal_model(model)
+    config = causal.config
+    others = set(getattr(config, "layer_types", None) or []) - MASKED_LAYERS
+    if others or getattr(causal, "_is_stateful", False):
+        return f"the model has layers that ignore an attention mask ({', '.join(sorted(others)) or 'recurrent state'})"
+    if getattr(config, "is_encoder_decoder", False):
+        return "the model is an encoder-decoder"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "the model attends in both directions"
+    if config._attn_implementation not in READ_MASKS:
+        return f"attention implementation {config._attn_implementation} cannot read a mask of tokens (load the model with sdpa)"
+    return None
 
 
 def trie_attention_mask(batch: TrieBatch, config: Any, dtype: torch.dtype) -> Mask | dict[str, Mask]:

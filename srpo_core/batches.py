@@ -70,10 +70,10 @@ def batch_groups(groups: Sequence[Group], layout: Layout, tokens_per_microbatch:
     if layout == "plain":
         return make_plain_batches(groups, tokens_per_microbatch)
     row_tokens = min(PACKED_ROW, tokens_per_microbatch) if layout == "packed_trie" else None
-    return make_batches([build_trie(group) for group in groups], tokens_per_microbatch, row_tokens)
+    return make_trie_batches([build_trie(group) for group in groups], tokens_per_microbatch, row_tokens)
 
 
-def make_batches(tries: Sequence[TokenTrie], tokens_per_microbatch: int, row_tokens: int | None = None) -> list[TrieBatch]:
+def make_trie_batches(tries: Sequence[TokenTrie], tokens_per_microbatch: int, row_tokens: int | None = None) -> list[TrieBatch]:
     """Rows of similar length together, at most `tokens_per_microbatch` tokens with padding; a longer row is a batch of its own.
 
     Each trie is a row, because a dense mask costs the square of a row's length; with `row_tokens`, several tries share a row
@@ -117,7 +117,7 @@ def _trie_batch(packed: Sequence[Sequence[int]], tries: Sequence[TokenTrie], sta
     rows = [concatenate([tries[index] for index in row]) if len(row) > 1 else tries[row[0]] for row in packed]
     groups = tuple(index for row in packed for index in row)
     length = -(-max(row.num_tokens for row in rows) // multiple) * multiple
-    predictors = [r * length + nodes for r, row in enumerate(rows) for nodes in row.rows]
+    predictors = [r * length + nodes for r, row in enumerate(rows) for nodes in row.predictors]
     targets = [target for row in rows for target in row.targets]
     own_end = np.arange(1, length + 1)
     return TrieBatch(

@@ -12,6 +12,7 @@ Label = str | int | float
 LABELS_A: list[Label] = ["a", "A", "a1", "1", 1, "model_a"]
 LABELS_B: list[Label] = ["b", "B", "a2", "2", 2, "model_b"]
 LABELS_TIE: list[Label] = ["tie", "equal", "0", 0, "tie (bothbad)", "both"]
+LayoutChoice = Literal["auto", "trie", "packed_trie", "plain"]
 Dtype = Literal["float32", "mixed", "bfloat16"]
 Method = Literal["sft", "srpo", "dpo", "ipo", "dpo_both", "ipo_both"]
 DEFAULT_METHODS: list[Method] = ["srpo"]
@@ -21,7 +22,7 @@ PREFERENCE_METHODS: tuple[Method, ...] = ("srpo", "dpo", "ipo", "dpo_both", "ipo
 class Settings(BaseModel):
     """Base: unknown keys are refused, values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TemplateSettings(Settings):
@@ -80,7 +81,8 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSettings":
         if (self.name_or_path is None) == (self.small is None):
-            raise ValueError("expected exactly one of name_or_path and small, found both or neither")
+            found = "both" if self.small else "neither"
+            raise ValueError(f"expected exactly one of name_or_path and small, found {found}")
         return self
 
 
@@ -124,14 +126,14 @@ class PreferenceSettings(OptimizerSettings):
     )
     loss_scale: Literal["paper", "unit_gradient"] = Field(
         "paper",
-        description="unit_gradient multiplies the loss by the constant (1/beta for srpo, beta for ipo) that makes its gradient "
-        "per nat of order one, so that one learning rate and clipping norm serve every method",
+        description="unit_gradient multiplies the loss by the constant (1/beta for srpo and dpo, beta for ipo) that makes its "
+        "gradient per nat of order one, so that one learning rate and clipping norm serve every method",
     )
     pairs_per_step: int = Field(32, ge=1, description="pairs in one optimizer step, over all processes and accumulation")
-    layout: Literal["auto", "trie", "packed_trie", "plain"] = Field(
+    layout: LayoutChoice = Field(
         "auto",
         description="trie: one token tree per pair; packed_trie: several trees in a row, by flex_attention (CUDA); plain: one "
-        "sequence per log-prob; auto: trie where a self-test passes, else plain",
+        "sequence per log-prob; auto: trie where a self-test passes and it saves tokens, else plain",
     )
     lora: LoraSettings | None = Field(None, description="train an adapter; none = all weights")
     seed: int = Field(0, ge=0, description="of the order of the data and of dropout")
@@ -195,8 +197,8 @@ class Resources(Settings):
     logits_gib: float | None = Field(
         None,
         gt=0,
-        description="GiB that the head's logits may take; completion tokens beyond it are scored in chunks, computed again in "
-        "the backward pass, which is slower; none = all at once",
+        description="GiB that the head's logits may take on token tries; completion tokens beyond it are scored in chunks, "
+        "computed again in the backward pass, which is slower; none = all at once",
     )
     generation_batch_size: int = Field(64, ge=1, description="prompts decoded together")
     gradient_checkpointing: bool = Field(
@@ -348,7 +350,8 @@ class PipelineSettings(Settings):
     @model_validator(mode="after")
     def _one_source_of_data(self) -> "PipelineSettings":
         if (self.newsroom is None) == (self.preferences is None):
-            raise ValueError("expected exactly one of newsroom and preferences, found both or neither")
+            found = "both" if self.preferences else "neither"
+            raise ValueError(f"expected exactly one of newsroom and preferences, found {found}")
         if self.newsroom is None and not self.evaluation:
             raise ValueError("expected at least one evaluation set, found none")
         if self.newsroom is None and (self.diagnostics is not None or self.judge.kind == "rule"):
@@ -399,9 +402,11 @@ def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        known_tags = {"api", "rule"} if first["loc"][:1] == ("judge",) else set()  # which kind of judge is no setting's name
+        field = ".".join(str(part) for part in first["loc"] if part not in known_tags)
         if first["type"] == "extra_forbidden":
             known = ", ".join(sorted(_section(model, first["loc"][:-1]).model_fields))
             raise InputError(f"unknown setting {field} in {where}; the settings there are {known}") from error
         found = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
-        raise InputError(f"setting {field} in {where}: {first['msg'].removeprefix('Value error, ')}{found}") from error
+        subject = f"setting {field} in {where}" if field else where
+        raise InputError(f"{subject}: {first['msg'].removeprefix('Value error, ')}{found}") from error

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from srpo_core.attention import as_read_by
-from srpo_core.layout import obstacle
-from srpo_core.logprobs import causal_model
+from srpo_core.attention import as_read_by, mask_obstacle
+from srpo_core.models import causal_model
 
 logger = logging.getLogger("srpo")
 
@@ -156,7 +155,7 @@ def slot_obstacle(model: Any, length: int) -> str | None:
         return "the model is not one of transformers"
     if "position_ids" not in inspect.signature(causal_model(model).forward).parameters:
         return "the model takes no position ids"
-    reason = obstacle(model) or _layer_obstacle(config, length)
+    reason = mask_obstacle(model) or _layer_obstacle(config, length)
     if reason is None and length > _longest_with_fixed_rotation(config):
         reason = "the model's rotary frequencies change with the length of the text"
     return reason or _verdict(model)

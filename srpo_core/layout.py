@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from srpo_core.attention import KEY_BLOCKS
+from srpo_core.attention import mask_obstacle
 from srpo_core.batches import Group, Layout, batch_groups
 from srpo_core.errors import InputError
-from srpo_core.logprobs import SequenceLogps, causal_model, logps_in_order
+from srpo_core.logprobs import SequenceLogps, logps_in_order
+from srpo_core.models import causal_model
 from srpo_core.trie import build_trie
 
 logger = logging.getLogger("srpo")
 
-MIN_TOKEN_RATIO = 1.2  # below this a dense mask costs more than the shared tokens save
+MIN_TOKEN_RATIO = 1.2  # below this the mask costs more than the shared tokens save
 SELF_TEST_PAIRS = 4
-READ_MASKS = ("sdpa", KEY_BLOCKS, "eager", "flex_attention")  # attention implementations that honour a mask of ours
-MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def resolve_layout(model: nn.Module, layout: str, sample_pairs: Sequence[Group]) -> Layout:
@@ -37,7 +36,7 @@ def resolve_layout(model: nn.Module, layout: str, sample_pairs: Sequence[Group])
     if not sample_pairs:
         raise InputError("expected at least one pair to choose a layout by, found none; set layout plain or give pairs")
     chosen: Layout = "packed_trie" if layout == "packed_trie" else "trie"
-    reason = obstacle(model) or (flex_obstacle(model) if chosen == "packed_trie" else None)
+    reason = mask_obstacle(model) or (flex_obstacle(model) if chosen == "packed_trie" else None)
     if reason is None and chosen == "packed_trie":
         causal_model(model).set_attn_implementation("flex_attention")
     reason = reason or self_test(model, sample_pairs, chosen)
@@ -59,25 +58,9 @@ def flex_obstacle(model: nn.Module) -> str | None:
     """Why this model cannot train on packed rows, as half a sentence; None when nothing is known to stand in the way."""
     parameter: Any = next(model.parameters())
     if parameter.device.type != "cuda":
-        return f"flex_attention has a backward pass on CUDA alone and the model is on the {parameter.device.type}"
+        return f"flex_attention trains on CUDA alone and the model is on the {parameter.device.type}"
     dropout = getattr(causal_model(model).config, "attention_dropout", 0.0)
     return f"flex_attention has no dropout and the model's attention_dropout is {dropout:g}" if dropout else None
-
-
-def obstacle(model: nn.Module) -> str | None:
-    """Why this model cannot read a trie, as half a sentence; None when nothing is known to stand in the way."""
-    causal = causal_model(model)
-    config = causal.config
-    others = set(getattr(config, "layer_types", None) or []) - MASKED_LAYERS
-    if others or getattr(causal, "_is_stateful", False):
-        return f"the model has layers that ignore an attention mask ({', '.join(sorted(others)) or 'recurrent state'})"
-    if getattr(config, "is_encoder_decoder", False):
-        return "the model is an encoder-decoder"
-    if getattr(config, "use_bidirectional_attention", None):
-        return "the model attends in both directions"
-    if config._attn_implementation not in READ_MASKS:
-        return f"attention implementation {config._attn_implementation} cannot read the mask of a trie (load the model with sdpa)"
-    return None
 
 
 def self_test(model: nn.Module, sample_pairs: Sequence[Group], layout: Layout = "trie") -> str | None:

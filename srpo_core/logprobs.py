@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from srpo_core.attention import trie_attention_mask, use_key_blocks
 from srpo_core.batches import Batch, PlainBatch, TrieBatch
+from srpo_core.models import causal_model
 
 
 class SequenceLogps(nn.Module):
@@ -97,11 +98,6 @@ def logps_in_order(module: nn.Module, batches: Iterable[Batch], device: torch.de
     result = torch.empty(len(places))
     result[torch.tensor(places, dtype=torch.long)] = torch.cat(values) if values else torch.empty(0)
     return result
-
-
-def causal_model(model: nn.Module) -> Any:
-    """The transformers model itself, out of a peft wrapper; its adapter layers stay in place."""
-    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def scale_logits(logits: Tensor, causal: Any) -> Tensor:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,11 @@ def add_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
         target_modules=settings.target_modules,
     )
     return get_peft_model(model, config)
+
+
+def causal_model(model: nn.Module) -> Any:
+    """The transformers model itself, out of a peft wrapper; its adapter layers stay in place."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def merge_adapter(model: Any) -> Any:

@@ -1,6 +1,6 @@
 """The newsroom: a small world of readable documents and summaries in which the probability of every preference is known.
 
-A document is a list of facts, "Major fire, Oslo, 17. Minor strike, Rome, 5."; a summary restates some of them, rightly or not:
+A document is a list of facts, "Major fire, Oslo, 17. Minor strike, Rome, 23."; a summary restates some of them, rightly or not:
 "fire, Oslo, 17." Three kinds of writers, three annotators whose rules are lexicographic semiorders (Tversky 1969), and an
 exact judge. Semiorders make preference cycles, which no Bradley-Terry model has; weighted sums of qualities do not.
 

@@ -33,7 +33,7 @@ class Completion:
     parent_id: str | None  # the completion that was revised
     text: str
     num_tokens: int
-    finish_reason: str  # stop or length
+    finish_reason: str  # stop, length or empty_draft
     prompt_truncated: bool
     seed: int
     temperature: float

@@ -9,6 +9,8 @@ from functools import lru_cache
 from srpo_core.errors import InputError
 from srpo_core.records import Split, seed_from
 
+MOST_SEEN = 3  # clusters counted for the message that there are too few
+
 
 class ClusterSplitter:
     """Observe every cluster first, `settle`, then ask `split_of`. Memory does not grow with the clusters."""
@@ -27,9 +29,12 @@ class ClusterSplitter:
         self._nearest_validation: list[str] = []  # two, because the first may be needed for test
         self._trained: set[str] = set()  # up to three clusters beyond both thresholds
         self._forced: dict[str, Split] = {}
+        self._seen: set[str] = set()  # up to MOST_SEEN clusters
 
     def observe(self, cluster: str) -> None:
         """Note a cluster; once or often, in any order."""
+        if len(self._seen) < MOST_SEEN:
+            self._seen.add(cluster)
         if self._test_share:
             self._nearest_test = self._nearest("test", self._nearest_test, cluster, 1)
         if self._place("test", cluster) < self._test_share:
@@ -49,7 +54,7 @@ class ClusterSplitter:
         if (self._validation_share and not left) or self._trained <= self._forced.keys():
             needed = 1 + bool(self._test_share) + bool(self._validation_share)
             raise InputError(
-                f"expected at least {needed} clusters, one of them to train on, found too few to split by; "
+                f"expected at least {needed} clusters, one of them to train on, found {len(self._seen)}; "
                 "give more data, lower validation_share and test_share, or set both to 0"
             )
 

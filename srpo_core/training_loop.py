@@ -26,8 +26,8 @@ from srpo_core.batches import Batch, Layout, batch_groups
 from srpo_core.checkpoints import LogRow
 from srpo_core.config import Dtype, OptimizerSettings, Resources
 from srpo_core.errors import WorkFailed
-from srpo_core.logprobs import SequenceLogps, causal_model, rows_within
-from srpo_core.models import arithmetic
+from srpo_core.logprobs import SequenceLogps, rows_within
+from srpo_core.models import arithmetic, causal_model
 from srpo_core.objectives import Objective
 from srpo_core.records import seed_from
 

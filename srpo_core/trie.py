@@ -22,7 +22,7 @@ class TokenTrie:
     tokens: IntArray  # (T,)
     positions: IntArray  # (T,) depth in the tree, from 0: the position id
     ends: IntArray  # (T,) one past the last token of the subtree
-    rows: tuple[IntArray, ...]  # per sequence: the index of the token whose hidden state predicts each completion token
+    predictors: tuple[IntArray, ...]  # per sequence: the index of the token whose hidden state predicts each completion token
     targets: tuple[IntArray, ...]  # per sequence: its completion tokens
 
     @property
@@ -33,7 +33,7 @@ class TokenTrie:
     @property
     def num_sequences(self) -> int:
         """Sequences merged into the trie."""
-        return len(self.rows)
+        return len(self.predictors)
 
 
 def build_trie(sequences: Sequence[TokenSequence]) -> TokenTrie:
@@ -47,7 +47,7 @@ def build_trie(sequences: Sequence[TokenSequence]) -> TokenTrie:
     inputs = [np.asarray([*prompt, *completion[:-1]], dtype=np.int64) for prompt, completion in sequences]
     keys = [[*prompt, *completion[:-1]] for prompt, completion in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    rows: list[IntArray] = [np.empty(0, np.int64)] * len(keys)
+    predictors: list[IntArray] = [np.empty(0, np.int64)] * len(keys)
     tails, depths, path, ends, size = [], [], np.empty(0, np.int64), [], 0
     previous = np.empty(0, np.int64)
     # In lexicographic order a sequence shares more with its predecessor than with any earlier one, so appending what it
@@ -59,13 +59,13 @@ def build_trie(sequences: Sequence[TokenSequence]) -> TokenTrie:
         tails.append(current[shared:])
         depths.append(np.arange(shared, len(current)))
         path = np.concatenate([path[:shared], np.arange(size, size + len(current) - shared)])
-        rows[index] = path[len(sequences[index][0]) - 1 :]
+        predictors[index] = path[len(sequences[index][0]) - 1 :]
         size, previous = size + len(current) - shared, current
     return TokenTrie(
         tokens=np.concatenate(tails),
         positions=np.concatenate(depths),
         ends=_ends([*ends, (path, size)], size),
-        rows=tuple(rows),
+        predictors=tuple(predictors),
         targets=tuple(np.asarray(completion, dtype=np.int64) for _, completion in sequences),
     )
 
@@ -91,14 +91,14 @@ def pack_rows(tries: Sequence[TokenTrie], row_tokens: int) -> list[list[int]]:
 
 
 def concatenate(tries: Sequence[TokenTrie]) -> TokenTrie:
-    """The tries side by side in one row: positions restart, ends and rows move by the tokens before them."""
+    """The tries side by side in one row: positions restart, ends and predictors move by the tokens before them."""
     offsets = np.cumsum([0, *(trie.num_tokens for trie in tries[:-1])])
     pairs = list(zip(tries, offsets, strict=True))
     return TokenTrie(
         tokens=np.concatenate([trie.tokens for trie in tries]),
         positions=np.concatenate([trie.positions for trie in tries]),
         ends=np.concatenate([trie.ends + offset for trie, offset in pairs]),
-        rows=tuple(rows + offset for trie, offset in pairs for rows in trie.rows),
+        predictors=tuple(nodes + offset for trie, offset in pairs for nodes in trie.predictors),
         targets=tuple(targets for trie in tries for targets in trie.targets),
     )
 

@@ -26,6 +26,7 @@ from storage.lease import lease
 from storage.schemas import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
+KEYS = {"stage", "fingerprint", "digest", "settings", "parents", "files", "counts", "info", "created_at"}
 STAGES = (
     "newsroom",
     "sources",
@@ -223,7 +224,10 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not manifest.keys() >= KEYS:
+            raise ValueError("one without all its keys")
+        return manifest
     except (ValueError, OSError) as error:
         raise BrokenArtifact(f"expected a JSON manifest at {file}, found {error}; delete {path} and run again") from error
 

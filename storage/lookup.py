@@ -17,6 +17,7 @@ from storage.artifact import MANIFEST, STAGES, Artifact
 from storage.errors import UnusableInput
 from storage.reply_ledger import find_reply
 from storage.results_db import open_results, results_path
+from storage.runs import read_run
 
 SHORTEST_ID = 4  # characters; less would match by accident
 # kind -> the table that has it and its column of ids
@@ -78,7 +79,7 @@ def find_record(home: Path, text: str) -> Record:
     if kind == "artifact":
         return _artifact_record(home, name)
     if kind == "run":
-        return Record("run", name, json.loads((home / "runs" / f"{name}.json").read_text(encoding="utf-8")), [])
+        return Record("run", name, read_run(home, name), [])
     return _row_record(home, kind, name)
 
 

@@ -51,6 +51,9 @@ def read_run(home: Path, run_id: str) -> dict[str, Any]:
     """The record of one run. Raises BrokenArtifact when its file is no record."""
     path = home / "runs" / f"{run_id}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not record.keys() >= {"run_id", "state", "stages", "settings"}:
+            raise ValueError("no record")
+        return record
     except (ValueError, OSError) as error:
         raise BrokenArtifact(f"expected the JSON record of a run at {path}, found {error}; delete it") from error

@@ -143,3 +143,8 @@ class Diagnostics:
 
 def _beta(policy: Artifact) -> float:
     return float(policy.settings["settings"]["beta"])
+
+
+def complete_diagnostics(diagnostics: Diagnostics) -> list[Artifact]:
+    """The diagnostics stage: what the generation launch computed, made into artifacts."""
+    return diagnostics.complete()

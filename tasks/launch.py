@@ -74,7 +74,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
 def _command(resources: Resources, job_file: Path) -> list[str]:
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     if resources.accelerate_config:
-        launch += ["--config_file", str(_find_config(resources.accelerate_config))]
+        launch += ["--config_file", str(find_config(resources.accelerate_config))]
     elif resources.num_processes == 1:
         # One process needs no launcher of its own: the same worker, three seconds of imports sooner.
         return [sys.executable, "-m", "srpo_core.workers", str(job_file)]
@@ -86,7 +86,7 @@ def _command(resources: Resources, job_file: Path) -> list[str]:
     return [*launch, "-m", "srpo_core.workers", str(job_file)]
 
 
-def _find_config(name: str) -> Path:
+def find_config(name: str) -> Path:
     """An accelerate config file, by a path from where the user stands or from the checkout."""
     for path in (Path(name).resolve(), CHECKOUT / name):
         if path.is_file():

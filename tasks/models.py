@@ -147,6 +147,7 @@ def _hash_files(folder: Path) -> str:
 
 
 def _resolve_commit(name: str, revision: str | None) -> str:
+    from httpx import TransportError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -156,7 +157,7 @@ def _resolve_commit(name: str, revision: str | None) -> str:
         return revision
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, TransportError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise InputError(
             f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network"

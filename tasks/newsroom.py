@@ -49,10 +49,10 @@ def write_newsroom(settings: NewsroomSettings, home: Path) -> Artifact:
 
 
 def preference_source(artifact: Artifact) -> PreferenceSourceSettings:
-    """How ingestion reads the newsroom's votes."""
+    """How ingestion reads the newsroom's votes. All pairs are for training: settings are chosen on prompts of their own."""
     columns = ColumnMapping(prompt="prompt", text_a="summary_a", text_b="summary_b", votes="votes")
     path = str(artifact.path / "preferences.jsonl")
-    return PreferenceSourceSettings(paths=[path], format="columns", columns=columns, domain=DOMAIN)
+    return PreferenceSourceSettings(paths=[path], format="columns", columns=columns, domain=DOMAIN, validation_share=0)
 
 
 def prompt_sources(artifact: Artifact, only: list[str] | None = None) -> list[PromptSourceSettings]:

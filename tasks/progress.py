@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 logger = logging.getLogger("srpo")
 LOG_PERIOD = 5.0  # seconds between two plain lines of one job
+SHORTEST_RATE = 1.0  # seconds of work before a rate means anything
 SHOWN = ("loss", "generative_accuracy", "consistency_gap", "nll/draft")  # step metrics worth the width of a terminal
 
 
@@ -51,16 +52,18 @@ class ProgressDisplay:
         """Show that `done` of `total` units of a job are done."""
         now = time.monotonic()
         began, done_then = self._began.setdefault(job, (now, done))
-        rate = (done - done_then) / (now - began) if now > began else 0.0
+        rate = (done - done_then) / (now - began) if now - began >= SHORTEST_RATE else 0.0  # else a rate of noise
         text = " ".join(f"{name} {values[name]:.3g}" for name in SHOWN if values and name in values)
+        speed = f"{rate:.4g} {unit}/s" if rate else ""
         if self.bars:
             if job not in self._ids:
                 self._ids[job] = self.bars.add_task(job, total=total, rate="", values="")
-            self.bars.update(self._ids[job], completed=done, total=total, rate=f"{rate:.4g} {unit}/s", values=text)
+            self.bars.update(self._ids[job], completed=done, total=total, rate=speed, values=text)
         elif done >= total or now - self._logged.get(job, 0.0) >= LOG_PERIOD:
             self._logged[job] = now
-            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-            logger.info("%s: %d of %d %s, %.4g/s%s %s", job, done, total, unit, rate, left, text)
+            left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+            shown = [f"{job}: {done} of {total} {unit}", f"{rate:.4g}/s" if rate else "", left, text]
+            logger.info(", ".join(part for part in shown if part))
         self._update_artifact(job, done, total, now)
 
     def _update_artifact(self, job: str, done: int, total: int, now: float) -> None:

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 
 from srpo_core import newsroom
@@ -98,4 +97,4 @@ for revision_index, completions in enumerate(
     interval = win_rate_interval(scores)
     rate = f"{interval.estimate:.3f} [{interval.ci_low:.3f}, {interval.ci_high:.3f}]"
     print(f"revision {revision_index}: win rate {rate}, for example {completions[0].text!r}")
-print("parameters:", sum(p.numel() for p in model.parameters()), "seed:", torch.initial_seed() % 2**31)
+print("parameters:", sum(p.numel() for p in model.parameters()))

@@ -9,7 +9,7 @@ import typer
 
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
-from flows.inputs import DEFAULT_HOME, find_input, open_home
+from flows.inputs import DEFAULT_HOME, find_policy, open_home
 from srpo_core.errors import InputError
 
 REMOVED, ADDED = ("[-", "-]"), ("{+", "+}")
@@ -94,9 +94,9 @@ def _policy_folder(home: str, policy: str) -> tuple[Path, Any]:
     from tasks.models import model_folder
 
     folder = Path(policy).expanduser()
-    if folder.is_dir() and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and not any((place / MANIFEST).is_file() for place in (folder, folder.absolute().parent)):
         return folder, "float32"
-    artifact = find_input(open_home(home), "policies", str(folder))
+    artifact = find_policy(open_home(home), str(folder) if folder.is_dir() else policy)
     return model_folder(artifact), artifact.settings.get("dtype", "float32")
 
 

@@ -75,6 +75,8 @@ def train(
     if method == "sft":
         unused = {"--reference": reference_rows, "--contamination": contamination, "--prompts": prompts}
         _refuse_unused(method, unused)
+        if policy and model:
+            raise InputError("expected --policy or --model to start from, found both; leave one out")
         used = ("model", "template", "demonstrations", "generation", "resources")
         settings = StageSettings("supervised", used, config, assignments)
         artifact = _train_reference(settings, place, policy or model, demonstrations, preferences)

@@ -10,6 +10,7 @@ from pydantic import Field
 from srpo_core.config import (
     Dtype,
     GenerationSettings,
+    LayoutChoice,
     PreferenceSettings,
     Resources,
     Settings,
@@ -44,7 +45,7 @@ class ReferenceJob(Job):
     kind: Literal["reference"] = "reference"
     model_folder: str
     dtype: Dtype
-    layout: Literal["auto", "trie", "packed_trie", "plain"]
+    layout: LayoutChoice
     preferences: list[str]
     splits: list[str]
     store: str
@@ -87,11 +88,11 @@ class CeilingJob(Job):
     temperature: float
     num_revisions: int
     max_new_tokens: int
-    num_prompts: int = 32
-    num_drafts: int = 16
-    num_proposals: int = 16
-    num_chains: int = 4
-    seed: int = 0
+    num_prompts: int
+    num_drafts: int
+    num_proposals: int
+    num_chains: int
+    seed: int
     path: str
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from srpo_core import attention
 from srpo_core.attention import KEY_BLOCKS, dense_mask, key_blocks, visible
-from srpo_core.batches import TrieBatch, batch_groups, make_batches
+from srpo_core.batches import TrieBatch, batch_groups, make_trie_batches
 from srpo_core.layout import flex_obstacle, resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order
 from srpo_core.trie import build_trie
@@ -84,7 +84,7 @@ def test_flex_attention_reads_packed_rows(name):
     model, groups = model_of(*ARCHITECTURES[name]), pairs() + pairs(1)
     expected = logps_in_order(SequenceLogps(model), batch_groups(groups, "trie", 10_000))
     model.set_attn_implementation("flex_attention")
-    batches = make_batches([build_trie(group) for group in groups], 1024, row_tokens=512)
+    batches = make_trie_batches([build_trie(group) for group in groups], 1024, row_tokens=512)
     assert [batch.tokens.shape[1] % 128 for batch in batches] == [0] * len(batches)
     with torch.compiler.set_stance("force_eager"):
         found = logps_in_order(SequenceLogps(model), batches)
@@ -96,5 +96,5 @@ def test_packed_rows_are_refused_off_cuda_and_with_dropout():
 
     model = tiny_llama(vocab_size=V)
     assert "CUDA" in flex_obstacle(model)
-    with pytest.raises(InputError, match="packed_trie was demanded, but flex_attention has a backward pass on CUDA alone"):
+    with pytest.raises(InputError, match="packed_trie was demanded, but flex_attention trains on CUDA alone"):
         resolve_layout(model, "packed_trie", pairs())

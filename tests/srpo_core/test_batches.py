@@ -3,7 +3,7 @@
 import pytest
 
 from srpo_core.attention import dense_mask, visible
-from srpo_core.batches import batch_groups, make_batches
+from srpo_core.batches import batch_groups, make_trie_batches
 from srpo_core.trie import build_trie
 from tests.tiny_models import pairs
 
@@ -29,7 +29,7 @@ def test_no_groups_make_no_batch():
 
 def test_padding_is_seen_by_no_token_and_sees_itself():
     """So that no softmax is empty (NaN) and none is disturbed."""
-    (batch,) = make_batches([build_trie(group) for group in pairs()], 10_000)
+    (batch,) = make_trie_batches([build_trie(group) for group in pairs()], 10_000)
     lengths = [build_trie(pairs()[index]).num_tokens for index in batch.group_indices]
     mask = dense_mask(visible(batch), batch)[:, 0]
     assert len(set(lengths)) > 1

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from srpo_core.batches import batch_groups, make_batches, make_plain_batches
+from srpo_core.batches import batch_groups, make_plain_batches, make_trie_batches
 from srpo_core.logprobs import SequenceLogps, logps_in_order
 from srpo_core.trie import build_trie
 from tests.fakes import tiny_llama
@@ -93,14 +93,14 @@ def test_the_order_of_the_groups_is_restored(llama, layout):
 def test_packed_rows_give_the_same_logps(llama):
     groups = pairs() + pairs(1)
     tries = [build_trie(group) for group in groups]
-    batches = make_batches(tries, 400, row_tokens=120)
+    batches = make_trie_batches(tries, 400, row_tokens=120)
     assert any(len(batch.group_indices) > len(batch.tokens) for batch in batches)
     torch.testing.assert_close(logps_in_order(SequenceLogps(llama), batches), logps(llama, groups, "trie"), rtol=0, atol=2e-5)
 
 
 def test_padding_rows_and_their_gradients_are_finite(llama):
     model = copy.deepcopy(llama)
-    (batch,) = make_batches([build_trie(group) for group in pairs()], 10_000)
+    (batch,) = make_trie_batches([build_trie(group) for group in pairs()], 10_000)
     assert batch.tokens.numel() > batch.num_tokens
     SequenceLogps(model)(batch).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

@@ -35,7 +35,7 @@ def path_to(trie: TokenTrie, index: int) -> list[int]:
 @given(SEQUENCES)
 def test_the_path_to_each_predictor_spells_the_sequence_before_its_target(sequences):
     trie = build_trie(sequences)
-    for (prompt, completion), rows, targets in zip(sequences, trie.rows, trie.targets, strict=True):
+    for (prompt, completion), rows, targets in zip(sequences, trie.predictors, trie.targets, strict=True):
         assert list(targets) == completion
         for k, row in enumerate(rows):
             spelled = [int(trie.tokens[node]) for node in path_to(trie, int(row))]
@@ -67,7 +67,7 @@ def test_a_forest_keeps_its_tries_apart(first, second):
     size = tries[0].num_tokens
     assert list(forest.positions[size:]) == list(tries[1].positions)
     assert all(end <= size for end in forest.ends[:size])
-    assert all(row.min() >= size for row in forest.rows[len(first) :])
+    assert all(row.min() >= size for row in forest.predictors[len(first) :])
 
 
 def test_the_six_sequences_of_a_pair_by_hand():
@@ -82,7 +82,7 @@ def test_the_six_sequences_of_a_pair_by_hand():
     assert trie.tokens.tolist() == [7, 8, 1, 0, 9, 1, 2, 2, 0, 9, 1, 2]
     assert trie.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7]
     assert trie.ends.tolist() == [12, 12, 12, 7, 7, 7, 7, 12, 12, 12, 12, 12]
-    assert [rows.tolist() for rows in trie.rows] == [[1, 2], [1, 2, 7], [4, 5], [4, 5, 6], [9, 10], [9, 10, 11]]
+    assert [rows.tolist() for rows in trie.predictors] == [[1, 2], [1, 2, 7], [4, 5], [4, 5, 6], [9, 10], [9, 10, 11]]
 
 
 def test_equal_sequences_cost_nothing_more():

@@ -17,12 +17,7 @@ from storage import parquet, runs, schemas
 from storage.errors import BrokenArtifact
 
 TABLES = {name: value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
-RECORDS = {
-    "PREFERENCES": records.PreferencePair,
-    "DEMONSTRATIONS": records.Demonstration,
-    "PROMPTS": records.EvaluationPrompt,
-    "COMPLETIONS": records.Completion,
-}
+RECORDS = {"COMPLETIONS": records.Completion}
 
 
 def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
