@@ -53,6 +53,7 @@ def exact_win_rates(beta: float, revisions: int) -> list[float]:
 
 def ceiling_job(path: Path, **options: Any) -> CeilingJob:
     values = {"betas": [0.3], "temperature": 1.0, "num_revisions": 2, "max_new_tokens": 12, "prompts": {}, "dtype": "float32"}
+    values |= {"num_prompts": 32, "num_drafts": 16, "num_proposals": 16, "num_chains": 4, "seed": 0}
     return CeilingJob(name="ceiling", model_folder="", path=str(path), **(values | options))
 
 
