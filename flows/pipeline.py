@@ -97,7 +97,7 @@ def _prepare_data(settings: PipelineSettings, home: Path, stage: Stage) -> tuple
     preferences = stage(ingest_preferences)(sources.preferences, home)
     prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
     for prompt_set in prompts:
-        if prompt_set.counts.get("prompts_without_gold") == prompt_set.counts["prompts"]:
+        if prompt_set.info.get("prompts_without_gold") == prompt_set.counts["prompts"]:
             name = prompt_set.settings["name"]
             raise InputError(
                 f"expected gold texts in evaluation set {name}, found none; give its opponent's answers, opponent_path"

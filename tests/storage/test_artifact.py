@@ -98,7 +98,7 @@ def test_a_part_that_is_no_part_is_a_broken_artifact_when_it_is_read(tmp_path: P
             list(artifact.rows())
 
 
-@pytest.mark.parametrize("content", ["", '{"files": [', "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")])
+@pytest.mark.parametrize("content", ["", "{}", '{"files": [', "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")])
 def test_an_unreadable_manifest_is_a_broken_artifact(tmp_path: Path, content: str) -> None:
     path = put(tmp_path).path
     (path / "manifest.json").write_text(content, encoding="latin-1")

@@ -99,6 +99,14 @@ def test_infinities_survive(tmp_path: Path) -> None:
     assert parquet.read_table([tmp_path / "p.parquet"], schemas.TRAINING_LOG).to_pylist() == rows
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"run_id": "a"}'])
+def test_a_file_that_is_no_record_of_a_run_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text(text)
+    with pytest.raises(BrokenArtifact, match=r"a\.json.*delete it"):
+        runs.read_runs(tmp_path)
+
+
 def test_a_run_is_recorded_and_replaced(tmp_path: Path) -> None:
     for state in ("running", "completed"):
         path = runs.record_run(tmp_path, "r1", state=state, settings={"beta": 0.1}, artifacts=[], prefect_run=None)
