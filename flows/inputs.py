@@ -22,8 +22,9 @@ def open_home(text: str) -> Path:
             f"expected a local folder as --home, found {text}: a remote home is not possible yet; name a folder of this machine"
         )
     home = Path(text).expanduser().absolute()
-    if home.exists() and not home.is_dir():
-        raise InputError(f"expected a folder as --home, found the file {home}; name another")
+    existing = next(place for place in (home, *home.parents) if place.exists())
+    if not existing.is_dir():
+        raise InputError(f"expected a folder as --home, found the file {existing}; name another")
     return home
 
 

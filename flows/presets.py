@@ -31,8 +31,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"expected a YAML file of settings at {path}, found {reason}; see flows/presets for examples") from error
+        reason = "none" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise InputError(
+            f"expected a YAML file of settings at {path}, found {reason}; see docs/ingestion.md or flows/presets"
+        ) from error
     if not isinstance(values, dict):
         raise InputError(f"expected settings by name in {path}, found {type(values).__name__}; see flows/presets for examples")
     return values

@@ -20,6 +20,7 @@ from srpo_core.config import (
     SupervisedSettings,
     TemplateSettings,
 )
+from srpo_core.errors import InputError
 from srpo_core.workers.jobs import AnyJob, PreferenceJob, SftJob
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import CONTAMINATION, TRAINING_LOG
@@ -102,6 +103,11 @@ def train_policies(
     layout = reference_rows.info["layout"]  # the same layout and dtype make step-0 log-ratios exactly zero
 
     def plan(one: PreferenceSettings) -> _Plan:
+        if one.layout not in ("auto", layout):
+            raise InputError(
+                f"expected layout auto or {layout}, in which the reference rows were computed, found {one.layout}; "
+                f"compute rows in layout {one.layout} or leave it out"
+            )
         resolved = one.model_copy(update={"layout": layout})
         asked = {"method": one.method, "settings": resolved.model_dump(), "dtype": model.dtype}
 
