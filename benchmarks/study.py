@@ -7,7 +7,8 @@ Protocol, fixed before any result was seen:
    win rate after the last revision on prompts of the training distribution that are used for nothing else;
 3. finals: each method at its own best setting, several other seeds, at equal optimizer steps; dpo and ipo, which read two
    sequences a pair where the others read six, also at equal tokens;
-4. tables with intervals over prompts and seeds, written to docs/study.md and docs/study.json.
+4. SRPO alone with more steps, which tells undertraining from a method that does not work; compared with its own exact fit only;
+5. tables with intervals over prompts and seeds, written to docs/study.md and docs/study.json.
 
 Resumable: everything is an artifact, a second start does only what is missing. Run `python -m benchmarks.study --help`.
 """
@@ -38,6 +39,7 @@ DRAFT_ONLY = ("dpo", "ipo")
 VALIDATION = "validation"  # of the training distribution; chooses settings and is used for nothing else
 SETS = ("id", "long", "mix")
 SEEDS = (1, 2, 3, 4, 5)
+MORE_SEEDS = 4  # of them, for SRPO with more steps
 BEGAN = time.monotonic() / 60
 logger = logging.getLogger("srpo")
 
@@ -49,6 +51,7 @@ class Scale(NamedTuple):
     pairs: int
     prompts: int
     steps: int
+    more_steps: int
     betas: tuple[float, ...]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -61,6 +64,7 @@ SCALES = {
         pairs=240_000,
         prompts=400,
         steps=3000,
+        more_steps=7200,
         betas=(0.1, 0.3),
         learning_rates=(1e-4, 3e-4),
         seeds=SEEDS,
@@ -71,6 +75,7 @@ SCALES = {
         pairs=82_000,
         prompts=300,
         steps=1000,
+        more_steps=2400,
         betas=(0.1, 0.3),
         learning_rates=(1e-4, 3e-4),
         seeds=SEEDS,
@@ -81,6 +86,7 @@ SCALES = {
         pairs=200,
         prompts=12,
         steps=5,
+        more_steps=8,
         betas=(0.1,),
         learning_rates=(1e-4, 3e-4),
         seeds=(1, 2),
@@ -228,9 +234,10 @@ def run_study(scale: Scale, home: Path, workers: int) -> dict[str, Any]:
     finals = [run._replace(seed=seed) for seed in scale.seeds for run in best.values()]
     ratio = token_ratio(home)
     longer = [run._replace(steps=round(run.steps * ratio)) for run in finals if run.method in DRAFT_ONLY]
-    train_all(scale, sorted([*finals, *longer], key=lambda run: -run.steps), SETS, home, workers)
+    more = [best["srpo"]._replace(steps=scale.more_steps, seed=seed) for seed in scale.seeds[:MORE_SEEDS]]
+    train_all(scale, sorted([*finals, *longer, *more], key=lambda run: -run.steps), SETS, home, workers)
     run_recorded(settings_for(scale, finals[:1], SETS), home, lambda function: function)
-    found = summarise(home, finals, longer)
+    found = summarise(home, finals, longer, more)
     return found | {"token_ratio": ratio, "seeds": len(scale.seeds), "best": [run._asdict() for run in best.values()]}
 
 
@@ -243,14 +250,12 @@ def _add_minutes(home: Path) -> float:
     return total
 
 
-def summarise(home: Path, finals: Sequence[Run], longer: Sequence[Run]) -> dict[str, Any]:
+def summarise(home: Path, finals: Sequence[Run], longer: Sequence[Run], more: Sequence[Run]) -> dict[str, Any]:
     """Trials, curves, gains, distances to SRPO, ceilings, and what was learned of single edits; intervals by evaluation set."""
-    groups = {"equal steps": _by_method(finals), "equal tokens": _by_method(longer)}
-    result: dict[str, Any] = {"curves": [], "distances": []}
+    groups = {"equal steps": _by_method(finals), "equal tokens": _by_method(longer), "more steps": _by_method(more)}
+    result: dict[str, Any] = {"curves": [], "distances": [], "fit": []}
     for eval_set in SETS:
-        known = {
-            (r["method"], r["seed"], r["steps"], r["beta"], r["learning_rate"]): r["policy_id"] for r in curves(home, eval_set)
-        }
+        known = {tuple(row[name] for name in _IDENTITY): row["policy_id"] for row in curves(home, eval_set)}
         scores = {}
         for budget, methods in groups.items():
             for method, runs in methods.items():
@@ -268,25 +273,38 @@ def summarise(home: Path, finals: Sequence[Run], longer: Sequence[Run]) -> dict[
         {name: row[name] for name in fields} for row in curves(home, VALIDATION) if row["method"] != "sft" and row["seed"] == 0
     ]
     result["trials"] = sorted(trials, key=lambda row: (METHODS.index(row["method"]), row["beta"], row["learning_rate"]))
-    for name, query in _QUERIES.items():
-        result[name] = run_query(home, query).to_pylist()
+    for budget, methods in groups.items():
+        if "srpo" in methods:
+            quoted = _policies_of(home, methods["srpo"])
+            fit = {name: run_query(home, query % quoted).to_pylist() for name, query in _FIT.items()}
+            result["fit"].append({"budget": budget} | fit)
+    result["ceilings"] = run_query(home, _CEILINGS).to_pylist()
     return result
 
 
-# Seed 0 is the trials'.
-_QUERIES = {
-    "ceilings": """
-        SELECT eval_set, beta, list(ceiling ORDER BY revision_index) AS ceilings,
-            any_value(reference_win_rate) AS reference_win_rate
-        FROM (SELECT DISTINCT ON (eval_set, beta, revision_index) * FROM ceilings) GROUP BY eval_set, beta ORDER BY ALL""",
+_CEILINGS = """
+    SELECT eval_set, beta, list(ceiling ORDER BY revision_index) AS ceilings, any_value(reference_win_rate) AS reference_win_rate
+    FROM (SELECT DISTINCT ON (eval_set, beta, revision_index) * FROM ceilings) GROUP BY eval_set, beta ORDER BY ALL"""
+# How well SRPO's policies fitted: %s = their ids.
+_FIT = {
     "one_edit": """
-        SELECT edit, avg(target) AS target, avg(learned) AS learned, avg(sign_right) AS sign_right, sum(n) AS n
-        FROM one_edit JOIN policies USING (policy_id) WHERE seed > 0 GROUP BY edit ORDER BY target DESC""",
+        SELECT edit, avg(target) AS target, avg(learned) AS learned, avg(sign_right) AS sign_right, CAST(sum(n) AS BIGINT) AS n
+        FROM one_edit WHERE policy_id IN (%s) GROUP BY edit ORDER BY target DESC""",
     "consistency_gap": """
-        SELECT avg(value) AS nats FROM training_log JOIN policies p USING (policy_id)
-        WHERE name = 'consistency_gap' AND p.method = 'srpo' AND p.seed > 0
-            AND step > 0.9 * CAST(p.settings->>'$.settings.num_steps' AS INT)""",
+        SELECT avg(t.value) AS nats FROM training_log t JOIN policies p USING (policy_id)
+        WHERE t.name = 'consistency_gap' AND policy_id IN (%s)
+            AND t.step > 0.9 * CAST(p.settings->>'$.settings.num_steps' AS INT)""",
 }
+
+
+def _policies_of(home: Path, runs: Sequence[Run]) -> str:
+    """The policies' ids, quoted for SQL."""
+    wanted = {(run.method, run.seed, run.steps, run.beta, run.learning_rate) for run in runs}
+    rows = [row for row in curves(home, SETS[0]) if tuple(row[name] for name in _IDENTITY) in wanted]
+    return ", ".join(f"'{row['policy_id']}'" for row in rows)
+
+
+_IDENTITY = ("method", "seed", "steps", "beta", "learning_rate")
 
 
 def _by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -42,24 +42,14 @@ def _sections(tables: Mapping[str, Any]) -> list[str]:
             ["set", "budget", "method", "difference"],
             [[NAMES[d["eval_set"]], d["budget"], d["method"], _with_interval(d)] for d in tables["distances"]],
         ),
-        "## How much of the exact fit SRPO reached\n\n(win rate − reference) / (exact − reference), by revision.",
+        "## How much of the exact fit SRPO reached\n\n(win rate − reference) / (exact − reference), by revision, at equal steps "
+        "and with more.",
         _share_table(tables, last),
-        "What the reviser learned of single edits, in nats of F(edited|draft) − F(draft|draft), against its target (p − ½)/β; "
-        f"D_l − D_w over the last tenth of the steps: {tables['consistency_gap'][0]['nats']:+.2f} nats (0 when fitted).",
-        table(
-            ["edit", "target", "learned", "share", "sign right", "pairs"],
-            [
-                [
-                    e["edit"],
-                    f"{e['target']:+.2f}",
-                    f"{e['learned']:+.2f}",
-                    f"{e['learned'] / e['target']:.0%}" if e["target"] else "",
-                    f"{e['sign_right']:.0%}",
-                    str(e["n"]),
-                ]
-                for e in tables["one_edit"]
-            ],
-        ),
+        "What the reviser learned of single edits, in nats of F(edited|draft) − F(draft|draft), against its target (p − ½)/β.",
+        _edit_table(tables),
+        "D_l − D_w over the last tenth of the steps (0 when fitted): "
+        + ", ".join(f"{fit['consistency_gap'][0]['nats']:+.2f} nats at {fit['budget']}" for fit in tables["fit"])
+        + ".",
     ]
 
 
@@ -78,7 +68,7 @@ def _final_table(tables: Mapping[str, Any], eval_set: str, last: int) -> str:
         ["reference", "", "", "", *(f"{rate:.3f}" for rate in row["rates"]), ""] for row in _of(tables["reference"], eval_set)
     ]
     for row in _of(tables["curves"], eval_set):
-        name = row["method"] + (", equal tokens" if row["budget"] == "equal tokens" else "")
+        name = row["method"] if row["budget"] == "equal steps" else f"{row['method']}, {row['budget']}"
         rates = [f"{rate['mean']:.3f}" for rate in row["rates"]]
         rows.append(
             [name, f"{row['beta']:g}", f"{row['learning_rate']:g}", str(row["steps"]), *rates, _with_interval(row["gain"])]
@@ -91,18 +81,35 @@ def _final_table(tables: Mapping[str, Any], eval_set: str, last: int) -> str:
 
 def _share_table(tables: Mapping[str, Any], last: int) -> str:
     rows = []
-    for eval_set, curve, exact in _srpo_and_ceiling(tables):
-        base = exact["reference_win_rate"]
-        pairs = zip(curve["rates"], exact["ceilings"], strict=True)
-        rows.append([NAMES[eval_set], *(f"{(rate['mean'] - base) / (top - base):.0%}" for rate, top in pairs)])
-    return table(["set", *_revisions(last)], rows)
-
-
-def _srpo_and_ceiling(tables: Mapping[str, Any]) -> Iterable[tuple[str, Row, Row]]:
     for eval_set in NAMES:
-        (curve,) = (row for row in _of(tables["curves"], eval_set) if row["method"] == "srpo")
-        (exact,) = (row for row in _of(tables["ceilings"], eval_set) if row["beta"] == curve["beta"])
-        yield eval_set, curve, exact
+        for curve in _srpo(tables, eval_set):
+            exact = _exact(tables, eval_set, curve["beta"])
+            base = exact["reference_win_rate"]
+            pairs = zip(curve["rates"], exact["ceilings"], strict=True)
+            shares = [f"{(rate['mean'] - base) / (top - base):.0%}" for rate, top in pairs]
+            rows.append([NAMES[eval_set], str(curve["steps"]), *shares])
+    return table(["set", "steps", *_revisions(last)], rows)
+
+
+def _edit_table(tables: Mapping[str, Any]) -> str:
+    """One row an edit; of every budget what was learned and in how many pairs the sign was right."""
+    fits = tables["fit"]
+    head = ["edit", "target", *(f"{name}, {fit['budget']}" for fit in fits for name in ("learned", "sign right"))]
+    rows = []
+    for edits in zip(*(fit["one_edit"] for fit in fits), strict=True):
+        cells = [edits[0]["edit"], f"{edits[0]['target']:+.2f}"]
+        for one in edits:
+            cells += [f"{one['learned']:+.2f} ({one['learned'] / one['target']:.0%})", f"{one['sign_right']:.0%}"]
+        rows.append(cells)
+    return table(head, rows)
+
+
+def _srpo(tables: Mapping[str, Any], eval_set: str) -> list[Row]:
+    return [row for row in _of(tables["curves"], eval_set) if row["method"] == "srpo"]
+
+
+def _exact(tables: Mapping[str, Any], eval_set: str, beta: float) -> Row:
+    return next(row for row in _of(tables["ceilings"], eval_set) if row["beta"] == beta)
 
 
 def _chart(tables: Mapping[str, Any], eval_set: str) -> str:
@@ -113,7 +120,7 @@ def _chart(tables: Mapping[str, Any], eval_set: str) -> str:
             mean, low, high = ([rate[name] for rate in row["rates"]] for name in ("mean", "low", "high"))
             lines.append(Line(row["method"], row["method"], revisions, mean, low, high))
     lines += [Line("reference", "sft", revisions, row["rates"]) for row in _of(tables["reference"], eval_set)]
-    exact = next(row for name, _, row in _srpo_and_ceiling(tables) if name == eval_set)
+    exact = _exact(tables, eval_set, _srpo(tables, eval_set)[0]["beta"])
     lines.append(Line("exact SRPO", "srpo", revisions, exact["ceilings"], weight="dotted"))
     title = f"Win rate, {NAMES[eval_set]}"
     return standalone(line_chart(lines, title=title, x_label="self-revisions", percent=True, whole_x=True)) + "\n"

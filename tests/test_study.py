@@ -31,7 +31,7 @@ def test_the_study_ends_with_a_table_of_every_method_and_set(tmp_path: Path) -> 
     found = {(row["eval_set"], row["budget"], row["method"]) for row in tables["curves"]}
     assert found == {(s, "equal steps", m) for s in SETS for m in METHODS} | {
         (s, "equal tokens", m) for s in SETS for m in DRAFT_ONLY
-    }
+    } | {(s, "more steps", "srpo") for s in SETS}
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert "| *exact SRPO* |" in text and "chosen |" in text
     assert all((tmp_path / f"study_{name}.svg").read_text(encoding="utf-8").startswith("<svg") for name in SETS)
