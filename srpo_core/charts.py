@@ -119,19 +119,20 @@ def _draw(axes: Any, line: Line) -> None:
 
 def _write_labels(axes: Any, lines: Sequence[Line]) -> None:
     """Names at the right ends, moved apart vertically so that none covers another."""
+    import numpy as np
+    from scipy.optimize import isotonic_regression
+
     named = sorted((line for line in lines if line.label and len(line.x)), key=lambda line: line.y[-1])
     if not named:
         return
     bottom, top = axes.get_ylim()
     left, right = axes.get_xlim()
     gap = (top - bottom) * 0.075
-    heights = [line.y[-1] for line in named]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    overflow = max(0.0, heights[-1] - (top - gap / 2))
-    for i in reversed(range(len(heights))):
-        limit = heights[i + 1] - gap if i + 1 < len(heights) else heights[i] - overflow
-        heights[i] = min(heights[i], limit)
+    # The least moves that keep labels a gap apart: isotonic regression of the ends, each less the gaps below it.
+    gaps = gap * np.arange(len(named))
+    heights = isotonic_regression(np.array([line.y[-1] for line in named]) - gaps).x + gaps
+    highest = top - gap / 2 - gaps[::-1]
+    heights = np.minimum(heights, highest)
     place = max(max(line.x) for line in named) + (right - left) * 0.02
     for line, height in zip(named, heights, strict=True):
         colour = COLOURS.get(line.method, INK)
