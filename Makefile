@@ -29,7 +29,7 @@ lint: install-dev  ## lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-study: install  ## the demo's claim over methods, betas and seeds (hours; resumable)
+study: install  ## the demo's claim over methods, betas and seeds (an hour and a half on two cores; resumable)
 	$(BIN)/python -m benchmarks.study
 
 benchmarks: install-dev  ## speed against plain sequences, TRL and the bound, as ratios (half an hour, an idle machine)

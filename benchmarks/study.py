@@ -1,13 +1,13 @@
 """`make study`: what SRPO's self-revisions gain in the newsroom, against DPO and IPO given the same trials, over several seeds.
 
-Protocol, fixed before any result was seen:
+Protocol; 1 to 3 were fixed before any result was seen, 4 was added after the first finals:
 
 1. one world, one supervised reference, so many pairs that every training is one pass over fresh ones;
 2. trials: each method gets the same grid of beta and learning rate, one seed, as many steps as the finals, and is judged by its
    win rate after the last revision on prompts of the training distribution that are used for nothing else;
 3. finals: each method at its own best setting, several other seeds, at equal optimizer steps; dpo and ipo, which read two
    sequences a pair where the others read six, also at equal tokens;
-4. SRPO alone with more steps, which tells undertraining from a method that does not work; compared with its own exact fit only;
+4. SRPO alone with more steps, against its own exact fit: whether what is missing is training;
 5. tables with intervals over prompts and seeds, written to docs/study.md and docs/study.json.
 
 Resumable: everything is an artifact, a second start does only what is missing. Run `python -m benchmarks.study --help`.
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and write its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("SRPO_HOME", "srpo_home")) / "study")
-    parser.add_argument("--scale", choices=sorted(SCALES), default="full")
+    parser.add_argument("--scale", choices=sorted(SCALES), default="short")
     parser.add_argument(
         "--workers", type=int, default=max(1, os.cpu_count() or 1), help="trainings side by side, one thread each"
     )

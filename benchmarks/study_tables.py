@@ -86,7 +86,7 @@ def _share_table(tables: Mapping[str, Any], last: int) -> str:
             exact = _exact(tables, eval_set, curve["beta"])
             base = exact["reference_win_rate"]
             pairs = zip(curve["rates"], exact["ceilings"], strict=True)
-            shares = [f"{(rate['mean'] - base) / (top - base):.0%}" for rate, top in pairs]
+            shares = [f"{(rate['mean'] - base) / (top - base):.0%}" if top > base else "" for rate, top in pairs]
             rows.append([NAMES[eval_set], str(curve["steps"]), *shares])
     return table(["set", "steps", *_revisions(last)], rows)
 
@@ -99,7 +99,8 @@ def _edit_table(tables: Mapping[str, Any]) -> str:
     for edits in zip(*(fit["one_edit"] for fit in fits), strict=True):
         cells = [edits[0]["edit"], f"{edits[0]['target']:+.2f}"]
         for one in edits:
-            cells += [f"{one['learned']:+.2f} ({one['learned'] / one['target']:.0%})", f"{one['sign_right']:.0%}"]
+            share = f" ({one['learned'] / one['target']:.0%})" if one["target"] else ""
+            cells += [f"{one['learned']:+.2f}{share}", f"{one['sign_right']:.0%}"]
         rows.append(cells)
     return table(head, rows)
 
