@@ -21,7 +21,7 @@ from srpo_core.trie import TokenSequence, TokenTrie, build_trie
 
 
 class PlainLogps(nn.Module):
-    """The baseline, written without the project: plain sequences, logits of completion rows alone or of every token."""
+    """The baseline, written without the project: plain sequences, log-softmax of completion rows alone or of every token."""
 
     def __init__(self, model: Any, full_logits: bool) -> None:
         """`model`: a Llama."""
@@ -32,11 +32,13 @@ class PlainLogps(nn.Module):
     def forward(self, batch: PlainBatch) -> Tensor:
         """Log-probs (S,) in nats."""
         inputs = {"input_ids": batch.tokens, "use_cache": False}
-        if self.full_logits:
-            logits = self.model(**inputs).logits.flatten(0, 1)[batch.predictor_rows]
+        if self.full_logits:  # as trainers write it: a log-softmax over every token's logits, then a mask
+            logits = self.model(**inputs).logits.flatten(0, 1)
+            labels = logits.new_zeros(len(logits), dtype=torch.long).scatter(0, batch.predictor_rows, batch.targets)
+            logps = -cross_entropy(logits.float(), labels, reduction="none")[batch.predictor_rows]
         else:
-            logits = self.model.lm_head(self.model.model(**inputs)[0].flatten(0, 1)[batch.predictor_rows])
-        logps = -cross_entropy(logits.float(), batch.targets, reduction="none")
+            rows = self.model.model(**inputs)[0].flatten(0, 1)[batch.predictor_rows]
+            logps = -cross_entropy(self.model.lm_head(rows).float(), batch.targets, reduction="none")
         return logps.new_zeros(batch.num_sequences).index_add(0, batch.sequence_index, logps)
 
 
