@@ -142,7 +142,7 @@ def steps_begun(folder: Path) -> Callable[[], bool]:
 
 def test_interrupted_training_leaves_a_checkpoint_and_no_process_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """Ctrl-C in the parent while a real worker trains; then the job is done again and compared with one that ran through."""
-    steps = 300
+    steps = 1000
     _, whole, _ = jobs_in(tmp_path / "whole", num_steps=steps)
     _, job, _ = jobs_in(tmp_path / "pieces", num_steps=steps)
     parent = start_parent([job], tmp_path / "run")
