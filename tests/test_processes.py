@@ -133,7 +133,14 @@ def start_parent(jobs: list[Any], folder: Path, **spread: Any) -> "subprocess.Po
     file = folder / "asked.json"
     file.write_text(JobFile(jobs=jobs, resources=resources(**spread)).model_dump_json())
     script = PARENT.format(root=str(ROOT), jobs=str(file), folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_hear_interrupts
+    )
+
+
+def _hear_interrupts() -> None:
+    """A shell starts what it runs in the background deaf to Ctrl-C, the tests and their children included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def steps_begun(folder: Path) -> Callable[[], bool]:
@@ -142,7 +149,7 @@ def steps_begun(folder: Path) -> Callable[[], bool]:
 
 def test_interrupted_training_leaves_a_checkpoint_and_no_process_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """Ctrl-C in the parent while a real worker trains; then the job is done again and compared with one that ran through."""
-    steps = 1000
+    steps = 300
     _, whole, _ = jobs_in(tmp_path / "whole", num_steps=steps)
     _, job, _ = jobs_in(tmp_path / "pieces", num_steps=steps)
     parent = start_parent([job], tmp_path / "run")
