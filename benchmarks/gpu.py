@@ -20,11 +20,10 @@ import torch
 
 from benchmarks.generation import generation_sides, prompt_rows
 from benchmarks.measure import Cell, Side, environment, report, save, say, time_ratio
-from benchmarks.peers import TrlDpo, has_trl
+from benchmarks.peers import has_trl, trl_dpo
 from benchmarks.reference import reference_side
 from benchmarks.shapes import LLAMA_1B, SHAPES, TEMPLATES, TOY, TOY_SHAPES, make_model, make_pairs, word_tokenizer
 from benchmarks.sides import bound_side, finish, plain_side, trie_side
-from srpo_core.tokenization import PairTokens
 
 VOCAB = 128256
 PAIRS = {"tldr": 24, "hh": 30, "uf": 8}  # whole numbers of full rows
@@ -95,29 +94,24 @@ class Bench:
             yield {name: functools.partial(sides.__getitem__, name) for name in ("plain_generate", "chains")}
             return
         pairs = make_pairs(shape, job.template, count, self.options.vocab)
-        peer = self._peer(pairs)
         flex = self.packed_attention
-        if job.what == "training":
-            yield {
-                "trie": lambda: trie_side(model, pairs, budget, row, attention=flex),
-                "plain_completion_rows": lambda: plain_side(model, pairs, budget, full_logits=False),
-                "bound": lambda: bound_side(model, pairs, budget),
-                "trie_chunked_head": lambda: trie_side(model, pairs, budget, row, CHUNK, attention=flex),
-                "trie_one_a_row": lambda: trie_side(model, pairs, budget),
-                "plain_full_logits": lambda: plain_side(model, pairs, budget, full_logits=True),
-                **({"trl_dpo": peer.training} if peer else {}),
-            }
-        else:
-            yield {
-                "trie": lambda: reference_side(model, pairs, "trie", budget, row, flex),
-                "plain": lambda: reference_side(model, pairs, "plain", budget),
-                **({"trl_precompute": peer.reference} if peer else {}),
-            }
-        if peer:
-            peer.restore()
-
-    def _peer(self, pairs: Sequence[PairTokens]) -> TrlDpo | None:
-        return TrlDpo(self.model, pairs) if self.with_trl else None
+        with trl_dpo(model, pairs, self.with_trl) as peer:
+            if job.what == "training":
+                yield {
+                    "trie": lambda: trie_side(model, pairs, budget, row, attention=flex),
+                    "plain_completion_rows": lambda: plain_side(model, pairs, budget, full_logits=False),
+                    "bound": lambda: bound_side(model, pairs, budget),
+                    "trie_chunked_head": lambda: trie_side(model, pairs, budget, row, CHUNK, attention=flex),
+                    "trie_one_a_row": lambda: trie_side(model, pairs, budget),
+                    "plain_full_logits": lambda: plain_side(model, pairs, budget, full_logits=True),
+                    **({"trl_dpo": peer.training} if peer else {}),
+                }
+            else:
+                yield {
+                    "trie": lambda: reference_side(model, pairs, "trie", budget, row, flex),
+                    "plain": lambda: reference_side(model, pairs, "plain", budget),
+                    **({"trl_precompute": peer.reference} if peer else {}),
+                }
 
     def _measure(self, make: Callable[[], Side], count: int, what: str) -> Cell:
         if time.monotonic() > self.deadline - (0 if self.options.toy else MARGIN_SECONDS):

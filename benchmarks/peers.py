@@ -7,7 +7,8 @@ where the model is float32 (not bf16), no gradient checkpointing, no truncation,
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.measure import Side, say
@@ -22,6 +23,17 @@ def has_trl() -> bool:
     if not found:
         say("TRL is not installed, its cells are left out (pip install trl==1.16.0)")
     return found
+
+
+@contextmanager
+def trl_dpo(model: Any, pairs: Sequence[PairTokens], wanted: bool) -> "Iterator[TrlDpo | None]":
+    """A TrlDpo around the model where it is `wanted`; the model has its own forward back at the end."""
+    peer = TrlDpo(model, pairs) if wanted else None
+    try:
+        yield peer
+    finally:
+        if peer is not None:
+            peer.restore()
 
 
 class TrlDpo:

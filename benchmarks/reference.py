@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.measure import Cell, Setting, Side, compare, parse, run
-from benchmarks.peers import TrlDpo, has_trl
+from benchmarks.peers import has_trl, trl_dpo
 from benchmarks.shapes import Shape, make_model, make_pairs
 from benchmarks.sides import attend, attending, plain_facts, trie_facts, tries_of
 from srpo_core.batches import Layout, batch_groups, make_trie_batches
@@ -44,13 +44,10 @@ def measure_reference(options: argparse.Namespace, with_trl: bool, setting: Sett
     model = make_model(setting.vocab, options.size).eval()
     pairs = make_pairs(shape, setting.template, count, setting.vocab)
     sides = {"trie": reference_side(model, pairs, "trie", budget), "plain": reference_side(model, pairs, "plain", budget)}
-    peer = TrlDpo(model, pairs) if with_trl else None
-    if peer is not None:
-        sides["trl_precompute"] = peer.reference()
-    cells = compare(setting, sides, count, options.repeats)
-    if peer is not None:
-        peer.restore()
-    return cells
+    with trl_dpo(model, pairs, with_trl) as peer:
+        if peer is not None:
+            sides["trl_precompute"] = peer.reference()
+        return compare(setting, sides, count, options.repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

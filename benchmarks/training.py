@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Cell, Setting, compare, parse, run, settings
-from benchmarks.peers import TrlDpo, has_trl
+from benchmarks.peers import has_trl, trl_dpo
 from benchmarks.shapes import Shape, make_model, make_pairs
 from benchmarks.sides import bound_side, plain_side, trie_side
 from srpo_core.tokenization import PairTokens
@@ -41,13 +41,10 @@ def measure_training(options: argparse.Namespace, with_trl: bool, setting: Setti
         "plain_completion_rows": plain_side(model, pairs, budget, full_logits=False),
         "plain_full_logits": plain_side(model, pairs, budget, full_logits=True),
     }
-    peer = TrlDpo(model, pairs) if with_trl else None
-    if peer is not None:
-        sides["trl_dpo"] = peer.training()
-    cells = compare(setting, sides, count, options.repeats)
-    if peer is not None:
-        peer.restore()
-    return cells
+    with trl_dpo(model, pairs, with_trl) as peer:
+        if peer is not None:
+            sides["trl_dpo"] = peer.training()
+        return compare(setting, sides, count, options.repeats)
 
 
 def profile_step(model: Any, pairs: Sequence[PairTokens], budget: int, vocab: int) -> dict[str, float]:
