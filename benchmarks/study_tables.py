@@ -23,6 +23,7 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
 
 def _sections(tables: Mapping[str, Any]) -> list[str]:
     last = len(tables["curves"][0]["rates"]) - 1
+    more = next(row for row in tables["curves"] if row["budget"] == "more steps")
     return [
         "# The study",
         f"Made by `make study` at scale `{tables['scale']}` in {tables['minutes']:.0f} minutes of {tables['cores']} CPU cores. "
@@ -35,7 +36,8 @@ def _sections(tables: Mapping[str, Any]) -> list[str]:
         _trial_table(tables, last),
         f"## Finals\n\n{tables['seeds']} seeds. Equal tokens: {tables['token_ratio']:.2f} times the steps for dpo and ipo, which "
         "read two sequences a pair where the others read six. *Exact* is the closed-form optimum of SRPO at that β, estimated "
-        "from samples of the same reference on fewer prompts.",
+        "from samples of the same reference on fewer prompts. *More steps*, added after the other finals: "
+        f"{more['seeds']} seeds, compared with the exact fit only.",
         *(f"### {NAMES[s].capitalize()}\n\n{_final_table(tables, s, last)}" for s in NAMES),
         f"## SRPO after {last} revisions, minus the other method",
         table(
