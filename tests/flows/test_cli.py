@@ -117,7 +117,8 @@ class TestBadInput:
 
     def test_home_that_is_a_file(self, capsys, tmp_path):
         (tmp_path / "file").touch()
-        assert str(tmp_path / "file") in refusal(capsys, 2, "run", "--preset", "demo", "--home", tmp_path / "file")
+        for home in (tmp_path / "file", tmp_path / "file" / "below"):
+            assert f"found the file {tmp_path / 'file'};" in refusal(capsys, 2, "run", "--preset", "demo", "--home", home)
 
     def test_unknown_preset_or_setting(self, capsys, home):
         assert "demo" in refusal(capsys, 2, "run", "--preset", "demmo", "--home", home)
@@ -223,6 +224,10 @@ class TestBadInput:
     @pytest.mark.parametrize(("method", "option"), [("sft", "--reference"), ("sft", "--prompts"), ("dpo", "--model")])
     def test_an_option_that_the_method_has_no_use_for_is_refused(self, capsys, tmp_path, method, option):
         assert option in refusal(capsys, 2, "train", "--method", method, option, "abc", "--home", tmp_path)
+
+    def test_two_models_to_start_from_are_refused(self, capsys, tmp_path):
+        asked = ("train", "--method", "sft", "--policy", "abc", "--model", "def", "--home", tmp_path)
+        assert "expected --policy or --model to start from, found both" in refusal(capsys, 2, *asked)
 
     def test_a_setting_of_a_section_that_the_command_does_not_use(self, capsys, home):
         asked = ("generate", "--policy", "p", "--prompts", "q", "--set", "training.beta=1", "--home", home)

@@ -19,6 +19,8 @@ def settings(*assignments: str) -> Any:
         ("training.betta=1", "unknown setting training.betta in preset demo; the settings there are adam_beta1"),
         ("training.alpha=1", "training.alpha in preset demo: Input should be less than 1, found 1"),
         ("training.beta=0", "training.beta in preset demo: Input should be greater than 0, found 0"),
+        ("training.beta=.inf", "training.beta in preset demo: Input should be a finite number, found inf"),
+        ("training.learning_rate=.nan", "training.learning_rate in preset demo: Input should be a finite number, found nan"),
         ("methods=[srpo, srpo]", "each method once in methods, found srpo, srpo"),
         ("methods=[sft]", "expected a preference method"),
         ("per_method.dpo.betta=1", "per_method.dpo.betta: Extra inputs are not permitted"),

@@ -48,6 +48,15 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path, na
         prepare_base_model(ModelSettings(name_or_path=name), tmp_path / "home", None)
 
 
+def test_whatever_the_hub_library_raises_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("no route\nto anywhere")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail)
+    with pytest.raises(InputError, match=r"^expected a model folder or a hub model named a/b, found neither \(no route\); check"):
+        prepare_base_model(ModelSettings(name_or_path="a/b"), tmp_path / "home", None)
+
+
 def test_a_small_model_is_made_once_for_its_texts(tmp_path: Path) -> None:
     home = tmp_path / "home"
     texts = put_demonstrations(home)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srpo_core.config import LoraSettings, PreferenceSettings, SupervisedSettings
-from srpo_core.errors import WorkFailed
+from srpo_core.errors import InputError, WorkFailed
 from srpo_core.models import load_model, load_tokenizer
 from srpo_core.tokenization import load_template
 from storage.artifact import Artifact, find_artifact, list_incomplete
@@ -59,6 +59,12 @@ class Chain:
             resources=resources,
             home=self.home,
         )
+
+
+def test_another_layout_than_the_reference_rows_is_refused(tmp_path: Path, launches: Launches) -> None:
+    chain = Chain(tmp_path, tmp_path / "home")
+    with pytest.raises(InputError, match="expected layout auto or trie, in which the reference rows were computed, found plain"):
+        chain.train(settings(num_steps=2, layout="plain"))
 
 
 def test_a_policy_is_an_artifact_with_weights_template_and_log(tmp_path: Path, launches: Launches) -> None:
