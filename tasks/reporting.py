@@ -13,7 +13,7 @@ import duckdb
 from jinja2 import Environment, StrictUndefined
 
 from storage.parquet import write_atomically
-from storage.results_db import open_results
+from storage.results_db import open_results, read_query
 from tasks.report_charts import training_charts, win_rate_charts
 from tasks.report_texts import revision_chains
 
@@ -92,9 +92,9 @@ def read_rates(home: Path) -> list[Row]:
 
 def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     rates, gains = _rows(connection, _RATES), _rows(connection, _GAINS)
-    log = _rows(connection, _TRAINING)
-    several = _shared_names(log + rates)
-    for row in rates + gains + log:
+    log, collapse = _rows(connection, _TRAINING), _rows(connection, read_query("collapse"))
+    several = _shared_names(log + rates + collapse)
+    for row in rates + gains + log + collapse:
         row["label"] = _label(row, several)
     return {
         "totals": _rows(connection, _TOTALS)[0],
@@ -108,6 +108,7 @@ def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "unscored": _rows(connection, _UNSCORED),
         "by_method": _rows(connection, _BY_METHOD),
         "one_edit": _rows(connection, _ONE_EDIT),
+        "collapse": collapse,
         "chains": revision_chains(connection),
         "policies": _rows(connection, _POLICIES),
         "artifacts": _rows(connection, _LINEAGE),

@@ -15,7 +15,7 @@ WITH requests AS (
         first(num_tokens) OVER chain AS draft_tokens
     FROM texts WINDOW chain AS (PARTITION BY artifact, prompt_id, sample_index ORDER BY revision_index)
 )
-SELECT m.method, m.seed, m.beta, t.policy_id, t.eval_set, t.temperature, t.sampling, t.revision_index, count(*) AS completions,
+SELECT m.method, m.name, m.seed, m.beta, t.policy_id, t.eval_set, t.temperature, t.sampling, t.revision_index, count(*) AS completions,
     round(avg((t.text = t.before)::INT), 3) AS share_unchanged,
     -- a cycle: back at an earlier text than the one just revised
     round(avg((t.text <> t.before AND list_contains(t.earlier, t.text))::INT) FILTER (t.revision_index > 1), 3) AS share_in_cycle,
@@ -33,4 +33,4 @@ SELECT m.method, m.seed, m.beta, t.policy_id, t.eval_set, t.temperature, t.sampl
 FROM chains t
 CROSS JOIN (SELECT '<\|\w+\|>|</?s>|<(start|end)_of_turn>|\[/?INST\]|EXAMPLE SUMMARY|TL;DR:|Below is (a reddit POST|an ARTICLE)' AS marks)
 LEFT JOIN policies m ON m.policy_id = t.policy_id
-GROUP BY ALL ORDER BY t.eval_set, t.temperature, m.method, m.seed, m.beta, t.policy_id, t.sampling, t.revision_index
+GROUP BY ALL ORDER BY t.eval_set, t.temperature, m.method, m.name, m.seed, m.beta, t.policy_id, t.sampling, t.revision_index

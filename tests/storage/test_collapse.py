@@ -55,7 +55,8 @@ def test_copies_of_the_question_are_told_from_short_quotations(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "text", ["Port closed. EXAMPLE SUMMARY: x", "Closed<|im_end|>", "[INST] closed", "Please write a better answer. Closed.", "TL;DR: x"]
+    "text",
+    ["Port closed. EXAMPLE SUMMARY: x", "Closed<|im_end|>", "[INST] closed", "Please write a better answer. Closed.", "TL;DR: x"],
 )
 def test_words_of_a_template_are_leakage(tmp_path: Path, text: str) -> None:
     assert shares(measure(tmp_path, ["Port closed.", text]), "share_leaking_template") == [0.0, 1.0]
