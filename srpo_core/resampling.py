@@ -35,13 +35,13 @@ def cluster_totals(curves: ArrayLike, clusters: Sequence[str] | NDArray[np.str_]
 
 def resampled_means(totals: ClusterTotals, num_resamples: int, seed: int) -> Floats:
     """Means (B, K) over B resamples of the clusters, drawn with replacement; NaN where a resample has no scored value."""
-    weights = _draws(len(totals.sums), num_resamples, seed)
+    weights = cluster_draws(len(totals.sums), num_resamples, seed)
     with np.errstate(invalid="ignore"):
         return (weights @ totals.sums) / (weights @ totals.counts)
 
 
 @lru_cache(maxsize=4)
-def _draws(size: int, num_resamples: int, seed: int) -> Floats:
+def cluster_draws(size: int, num_resamples: int, seed: int) -> Floats:
     """How often each of `size` clusters is drawn in each resample; kept, because every curve of a report asks for the same."""
     return np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), num_resamples).astype(np.float64)
 

@@ -8,6 +8,7 @@ The intervals cover the choice of prompts, not the training seed: a claim about 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ def prompt_scores(prompts: Sequence[str] | NDArray[np.str_], as_is: ArrayLike, s
     `prompts` (M,) names each comparison's prompt; `as_is` and `swapped` (M,) are the candidate's scores in [0, 1], NaN where
     missing. Raises ValueError on unequal lengths or scores outside [0, 1].
     """
-    first, second = _scores(as_is), _scores(swapped)
+    first, second = unit_scores(as_is), unit_scores(swapped)
     names, index = np.unique(np.asarray(prompts, dtype=np.str_), return_inverse=True)
     if not len(index) == len(first) == len(second):
         raise ValueError(f"expected equal lengths, found {len(index)} prompts, {len(first)} and {len(second)} scores")
@@ -80,15 +81,13 @@ def mean_error(values: ArrayLike, clusters: Sequence[str] | NDArray[np.str_] | N
 
     SE = sqrt( C/(C-1) * sum_c ( sum_{i in c} (s_i - mean) )^2 ) / n; with one prompt a cluster it is sd / sqrt(n).
     """
-    scored, names = _scored(values, clusters)
+    scored, index = _scored(values, clusters)
     if scored.size == 0:
         return MeanError(0, 0, float("nan"), float("nan"))
-    groups, index = np.unique(names, return_inverse=True)
-    mean = float(scored.mean())
-    if len(groups) < 2:
+    count, mean = int(index.max()) + 1, float(scored.mean())
+    if count < 2:
         return MeanError(scored.size, 1, mean, float("nan"))
     sums = np.bincount(index, scored - mean)
-    count = len(groups)
     return MeanError(scored.size, count, mean, float(np.sqrt(count / (count - 1) * np.sum(sums**2)) / scored.size))
 
 
@@ -104,7 +103,7 @@ def win_rate_interval(
     Wilson's n becomes n_eff = s(1-s)/SE^2 and its normal quantile the t quantile with C-1 degrees of freedom (or `quantile`,
     for simultaneous bands). Without any spread, or with a single cluster, it is plain Wilson with n = C.
     """
-    n, num_clusters, rate, error = mean_error(_scores(scores), clusters)
+    n, num_clusters, rate, error = mean_error(unit_scores(scores), clusters)
     if n == 0:
         return Interval(0, *[float("nan")] * 4)
     if np.isnan(error) or error < NO_SPREAD:
@@ -153,12 +152,12 @@ def paired_difference(
     quantile: float | None = None,
 ) -> Interval:
     """Mean of `scores` - `baseline` (both (P,), same prompts in the same order) over prompts that both have scored."""
-    return mean_interval(_scores(scores) - _scores(baseline), clusters, confidence=confidence, quantile=quantile)
+    return mean_interval(unit_scores(scores) - unit_scores(baseline), clusters, confidence=confidence, quantile=quantile)
 
 
 def order_statistics(as_is: ArrayLike, swapped: ArrayLike) -> OrderStatistics:
     """Consistency and position effect over comparisons whose `as_is` and `swapped` (M,) are both scored."""
-    first, second = _scores(as_is), _scores(swapped)
+    first, second = unit_scores(as_is), unit_scores(swapped)
     both = ~np.isnan(first + second)
     first, second = first[both], second[both]
     if first.size == 0:
@@ -191,6 +190,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(confidence: float, degrees: float) -> float:
     """The two-sided Student-t quantile."""
     return float(stats.t.ppf((1 + confidence) / 2, degrees))
@@ -203,7 +203,8 @@ def _mean_by(index: NDArray[np.intp], values: Floats, size: int) -> Floats:
     return np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
 
 
-def _scores(values: ArrayLike) -> Floats:
+def unit_scores(values: ArrayLike) -> Floats:
+    """`values` as floats. Raises ValueError where one is outside [0, 1]; NaN stands for unscored."""
     scores = np.asarray(values, dtype=np.float64)
     outside = (scores < 0) | (scores > 1)  # NaN compares false: unscored is allowed
     if outside.any():
@@ -211,10 +212,11 @@ def _scores(values: ArrayLike) -> Floats:
     return scores
 
 
-def _scored(values: ArrayLike, clusters: Sequence[str] | NDArray[np.str_] | None) -> tuple[Floats, NDArray[np.str_]]:
+def _scored(values: ArrayLike, clusters: Sequence[str] | NDArray[np.str_] | None) -> tuple[Floats, NDArray[np.intp]]:
+    """The values that are not NaN and the cluster 0 .. C-1 of each; without `clusters` every value is its own."""
     array = np.asarray(values, dtype=np.float64)
-    names = np.arange(array.size).astype(np.str_) if clusters is None else np.asarray(clusters, dtype=np.str_)
+    names = np.arange(array.size) if clusters is None else np.asarray(clusters, dtype=np.str_)
     if array.ndim != 1 or names.shape != array.shape:
         raise ValueError(f"expected one cluster for each of {array.shape} values, found {names.shape}")
     kept = ~np.isnan(array)
-    return array[kept], names[kept]
+    return array[kept], np.unique(names[kept], return_inverse=True)[1]

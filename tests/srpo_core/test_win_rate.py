@@ -215,6 +215,36 @@ def test_measured_coverage_is_near_95_percent_where_plain_wilson_is_far_above():
     assert plain > covered
 
 
+@pytest.mark.parametrize("n", [30, 100, 500])
+@pytest.mark.parametrize("rate", [0.6, 0.9, 0.95])
+def test_exact_coverage_of_wins_and_losses_lies_between_93_and_98_percent(n, rate):
+    """Every number of wins, weighed by its binomial probability: nothing simulated."""
+    wins = np.arange(n + 1)
+    chances = stats.binom.pmf(wins, n, rate)
+    intervals = [win_rate_interval(np.repeat([1.0, 0.0], [k, n - k])) for k in wins]
+    covered = sum(chance for chance, i in zip(chances, intervals, strict=True) if i.ci_low <= rate <= i.ci_high)
+    assert 0.93 <= covered <= 0.98
+
+
+@pytest.mark.parametrize(("win", "tie"), [(0.4, 0.4), (0.85, 0.1), (0.6, 0.0), (0.2, 0.8)])
+def test_exact_coverage_of_wins_ties_and_losses_lies_between_93_and_98_percent(win, tie):
+    """All 496 outcomes of 30 prompts, weighed by their trinomial probability; rates .6, .9, .6, .6."""
+    covered = 0.0
+    for wins, ties in ((w, t) for w in range(31) for t in range(31 - w)):
+        chance = stats.multinomial.pmf([wins, ties, 30 - wins - ties], 30, [win, tie, 1 - win - tie])
+        interval = win_rate_interval(np.repeat([1.0, 0.5, 0.0], [wins, ties, 30 - wins - ties]))
+        covered += chance * (interval.ci_low <= win + tie / 2 <= interval.ci_high)
+    assert 0.93 <= covered <= 0.98
+
+
+def test_prompts_without_clusters_are_each_their_own():
+    values = np.random.default_rng(5).random(40)
+    values[7] = NAN
+    assert win_rate_interval(values) == pytest.approx(win_rate_interval(values, [f"{i:02}" for i in range(40)]), rel=1e-12)
+    with pytest.raises(ValueError, match="one cluster for each"):
+        win_rate_interval(values, ["a"] * 39)
+
+
 def test_mean_interval_of_one_value_spans_what_is_possible():
     interval = mean_interval([0.25])
     assert math.isnan(interval.standard_error)
