@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands import data, doctor, results, revise, run, stages
+from flows.commands import audit, data, doctor, equal_compute, judge, results, revise, run, stages, verdicts
 from flows.commands.output import configure_logging
 from srpo_core.errors import InputError, WorkFailed
 from storage.errors import BrokenArtifact, UnusableInput
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (run, data, stages, results, revise, doctor):
+for module in (run, data, stages, judge, results, verdicts, audit, equal_compute, revise, doctor):
     module.add_commands(app)
 
 

@@ -12,14 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import DemonstrationSettings, PipelineSettings, PreferenceSourceSettings, PromptSourceSettings
+from srpo_core.config import (
+    ApiJudgeSettings,
+    DemonstrationSettings,
+    PipelineSettings,
+    PreferenceSourceSettings,
+    PromptSourceSettings,
+)
 from srpo_core.errors import InputError
 from srpo_core.judge_presets import find_preset
 from srpo_core.judges import read_api_key
+from srpo_core.request_limits import Spent
 from storage.artifact import Artifact
 from storage.runs import record_run
 from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics, complete_diagnostics
+from tasks.equal_compute import compare_equal_compute
 from tasks.generation import generate_completions
 from tasks.judging import judge_completions
 from tasks.launch import find_config
@@ -65,8 +73,14 @@ def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> None:
     also = diagnostics.jobs() if diagnostics else []
     completions = stage(generate_completions)([reference, *policies], prompts, settings.generation, also=also, **shared)
     by_digest = {prompt_set.digest: prompt_set for prompt_set in prompts}
+    judging = {"resources": settings.resources, "spent": Spent()}  # one budget for all of them
     for one in completions:
-        stage(judge_completions)(one, [by_digest[one.manifest["parents"]["prompts"]["digest"]]], settings.judge, home)
+        own = [by_digest[one.manifest["parents"]["prompts"]["digest"]]]
+        stage(judge_completions)(one, own, settings.judge, home, **judging)
+    if settings.equal_compute is not None:
+        for policy in policies:
+            asked = (settings.equal_compute, settings.generation, settings.judge)
+            stage(compare_equal_compute)(policy, prompts, *asked, spent=judging["spent"], **shared)
     if diagnostics:
         stage(complete_diagnostics)(diagnostics)
 
@@ -84,9 +98,11 @@ def locate_sources(settings: PipelineSettings, home: Path, stage: Stage) -> Sour
 
 def _check_at_once(settings: PipelineSettings) -> None:
     """Raise InputError for what only the last stages need, before hours are spent on the first."""
-    if settings.judge.kind == "api":
-        find_preset(settings.judge.preset)
-        read_api_key(settings.judge)
+    picking = None if settings.equal_compute is None else settings.equal_compute.selecting_judge
+    for judge in (settings.judge, picking):
+        if isinstance(judge, ApiJudgeSettings):
+            find_preset(judge.preset)
+            read_api_key(judge)
     if settings.resources.accelerate_config:
         find_config(settings.resources.accelerate_config)
 

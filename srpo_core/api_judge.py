@@ -4,31 +4,47 @@ A verdict is a function of the stored reply alone, so a reply from the ledger an
 """
 
 import asyncio
-from dataclasses import asdict
+import logging
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from srpo_core.chat_client import ChatClient, RequestFailed, SchemaRefused
+from srpo_core.capabilities import PROBE_GAME, PROBE_VERSION, Capabilities, choose_rung, probe, refused_setting
+from srpo_core.chat_client import Answer, ChatClient, ParameterRefused, RequestFailed
 from srpo_core.config import ApiJudgeSettings
 from srpo_core.judge_presets import JudgePreset, find_preset
-from srpo_core.judges import JudgeGame, ReplyStore, Verdict, outcome_of, read_api_key, resolve_base_url, unscored
+from srpo_core.judge_requests import LIMIT_NAMES, Request, build_request, first_rung, question_hash, rung_of
+from srpo_core.judges import JudgeGame, ReplyStore, RequestRate, Rung, Verdict, read_api_key, resolve_base_url, unscored
+from srpo_core.judging_queue import judge_is_down
 from srpo_core.records import content_id
-from srpo_core.verdict_parsing import EMPTY_REPLY, json_schema, parse_verdict
+from srpo_core.reply_reading import read_verdict
+from srpo_core.request_limits import RequestLimits, Spent
+
+logger = logging.getLogger("srpo.judge")
 
 
 class ApiJudge:
     """A model behind an OpenAI-compatible server. Kept replies are used, new ones kept in `replies`."""
 
-    def __init__(self, settings: ApiJudgeSettings, replies: ReplyStore, *, name: str, backoff_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        settings: ApiJudgeSettings,
+        replies: ReplyStore,
+        *,
+        name: str,
+        spent: Spent | None = None,
+        rate: RequestRate | None = None,
+        backoff_seconds: float = 0.5,
+    ) -> None:
         """The judge belongs to one event loop. Raises InputError for an unknown preset; the key is read at the first request."""
         self.name = name
         self.address = resolve_base_url(settings)
         self.last_fault = ""
-        self.schema_refused = False
-        self.requests_answered = 0
-        self.json_replies = 0  # among those read, kept ones included
-        self.replies_read = 0
+        self.requests_answered = 0  # questions about games; the probe's are counted in `capabilities`
+        self.capabilities: Capabilities | None = None
+        self.limits = RequestLimits(settings, spent, rate)
+        self._rung: Rung = first_rung(settings)
+        self._limit_name = LIMIT_NAMES[0]
         self._preset: JudgePreset = find_preset(settings.preset)
         self._settings = settings
         self._replies = replies
@@ -45,135 +61,129 @@ class ApiJudge:
         if self._client is not None:
             await self._client.close()
 
+    async def prepare(self) -> bool:
+        """Learn what the server honours, from a probe kept today or by a new one, and choose the rung of the ladder.
+
+        Whether the server has answered just now. Raises WorkFailed or InputError when no request to this server can succeed.
+        """
+        found = self.find_capabilities()
+        was_asked = found is None
+        if found is None:
+            try:
+                found = await probe(self._send, self._preset, self._settings)
+            except RequestFailed as failure:
+                self.last_fault = str(failure)
+                if "APIConnectionError" in failure.reason:
+                    raise judge_is_down(self, "no connection") from failure
+                return False  # a passing fault: the games are asked as if all were honoured
+            self._keep_capabilities(found)
+        self.capabilities, self._limit_name = found, found["limit_name"]
+        self._rung = choose_rung(self._settings, found)
+        return was_asked
+
+    def find_capabilities(self) -> Capabilities | None:
+        """What a probe of today found, by whichever run."""
+        if self.capabilities is None:
+            record = self._replies.find(self._probe_key())
+            return None if record is None else record["response"]
+        return self.capabilities
+
+    def _keep_capabilities(self, found: Capabilities) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"request_hash": self._probe_key(), "base_url": self.address, "probed_at": now, "response": dict(found)}
+        self._replies.keep(record)
+
+    def _probe_key(self) -> str:
+        """A server may be another one tomorrow, so a probe counts for its day."""
+        request = build_request(self._preset, self._settings, PROBE_GAME, first_rung(self._settings))
+        today = datetime.now(UTC).date().isoformat()
+        return content_id("judge_probe", PROBE_VERSION, question_hash(request, self.address, 0), today)
+
     @property
-    def reply_schema(self) -> str:
-        """What became of the JSON schema: not asked, refused, ignored or honoured; unknown before any reply was read."""
-        if not self._settings.structured:
-            return "not asked"
-        if self.schema_refused:
-            return "refused"
-        if not self.replies_read:
-            return "unknown"
-        return "honoured" if 2 * self.json_replies > self.replies_read else "ignored"
+    def rung(self) -> Rung:
+        """How games are asked for at the moment."""
+        return self._rung
 
     def find_verdict(self, game: JudgeGame) -> Verdict | None:
         """The verdict of a reply that is already kept, without any call."""
-        request = self._request(game)
-        record = self._replies.find(_hash_request(request, self.address, game.repeat_index))
-        return None if record is None else self._read(record, game)
+        record = self.find_reply(game)
+        return None if record is None else read_verdict(record, game, self._preset, self._settings)
+
+    def find_reply(self, game: JudgeGame) -> dict[str, Any] | None:
+        """The kept record of the question about `game`, on whichever rung it was asked."""
+        record = self._replies.find(self.question_hash(game))
+        if record is None and self._settings.structured:  # kept under the hash of what was sent, by an earlier version
+            record = self._replies.find(question_hash(self._build(game, "last_line"), self.address, game.repeat_index))
+        return record
+
+    def question_hash(self, game: JudgeGame) -> str:
+        """What the reply to the question about `game` is kept under."""
+        return question_hash(self._build(game, first_rung(self._settings)), self.address, game.repeat_index)
+
+    def request(self, game: JudgeGame) -> Request:
+        """What would be sent for `game` now."""
+        return self._build(game, self._rung, self._limit_name)
 
     async def judge(self, game: JudgeGame) -> Verdict:
         """The verdict on `game`. Raises WorkFailed or InputError when no request to this server can succeed."""
-        request = self._request(game)
-        request_hash = _hash_request(request, self.address, game.repeat_index)
+        key = self.question_hash(game)
         try:
-            return self._read(await self._obtain(request_hash, request, game.repeat_index), game)
+            return read_verdict(await self._obtain(key, game), game, self._preset, self._settings)
         except RequestFailed as failure:
             self.last_fault = str(failure)
-            return unscored(failure.reason, request_hash=request_hash)
-        except SchemaRefused:
-            self.schema_refused = True
-            return await self.judge(game)
+            facts = {"judge_model": self._settings.model, "prompt_hash": self._preset.hash, "rung": self._rung}
+            return unscored(failure.reason, request_hash=key, **facts)
 
-    async def _obtain(self, request_hash: str, request: dict[str, Any], repeat_index: int) -> dict[str, Any]:
-        """The kept record, the one another game is waiting for (equal texts give equal requests), or a new one."""
-        record = self._replies.find(request_hash)
+    async def _obtain(self, key: str, game: JudgeGame) -> dict[str, Any]:
+        """The kept record, the one another game is waiting for (equal texts give equal questions), or a new one."""
+        record = self._replies.find(key)
         if record is not None:
             return record
-        asking = self._in_flight.get(request_hash)
+        asking = self._in_flight.get(key)
         if asking is None:
-            asking = asyncio.ensure_future(self._ask(request_hash, request, repeat_index))
-            self._in_flight[request_hash] = asking
-            asking.add_done_callback(lambda _: self._in_flight.pop(request_hash, None))
+            asking = asyncio.ensure_future(self._ask(key, game))
+            self._in_flight[key] = asking
+            asking.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return await asking
 
-    async def _ask(self, request_hash: str, request: dict[str, Any], repeat_index: int) -> dict[str, Any]:
-        if self._client is None:
-            key = read_api_key(self._settings)
-            self._client = ChatClient(self._settings, base_url=self.address, api_key=key, backoff_seconds=self._backoff_seconds)
-        answer = await self._client.ask(request)
+    async def _ask(self, key: str, game: JudgeGame) -> dict[str, Any]:
+        """Ask on the rung in force, and on the next ones while the server refuses, and keep the reply."""
+        while True:
+            request = self.request(game)
+            try:
+                answer = await self._send(request)
+                break
+            except ParameterRefused as refusal:
+                self._give_way(request, refusal)
         record = {
-            "request_hash": request_hash,
+            "request_hash": key,
             "base_url": self.address,
             "request": request,
-            "repeat_index": repeat_index,
+            "repeat_index": game.repeat_index,
             "answered_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        } | asdict(answer)
+        } | vars(answer)
         self._replies.keep(record)
         self.requests_answered += 1
         return record
 
-    def _request(self, game: JudgeGame) -> dict[str, Any]:
-        """The complete chat request for `game`."""
-        texts = (game.candidate_text, game.opponent_text)
-        first, second = texts if game.order == "as_is" else texts[::-1]
-        request: dict[str, Any] = {"model": self._settings.model, "messages": self._preset.messages(game.prompt, first, second)}
-        for name in ("temperature", "max_tokens"):
-            if getattr(self._settings, name) is not None:
-                request[name] = getattr(self._settings, name)
-        if self._settings.structured and not self.schema_refused:
-            request["response_format"] = json_schema(self._preset.form)
-        return request
+    async def _send(self, request: Request) -> Answer:
+        if self._client is None:
+            key = read_api_key(self._settings)
+            self._client = ChatClient(
+                self._settings, base_url=self.address, api_key=key, limits=self.limits, backoff_seconds=self._backoff_seconds
+            )
+        return await self._client.ask(request)
 
-    def _read(self, record: dict[str, Any], game: JudgeGame) -> Verdict:
-        """The verdict in a kept reply."""
-        response = record["response"]
-        tokens = _count(response, "prompt_tokens"), _count(response, "completion_tokens")
-        model = response.get("model")
-        facts: dict[str, Any] = {
-            "request_hash": record["request_hash"],
-            "model_answered": model if isinstance(model, str) else None,
-            "prompt_tokens": tokens[0],
-            "completion_tokens": tokens[1],
-            "cost": self._cost(*tokens),
-            "seconds": record["seconds"],
-            "reply": _reply_text(response),
-        }
-        self.replies_read += 1
-        self.json_replies += facts["reply"].lstrip().startswith("{")
-        reason = _unusable(response)
-        if reason is not None:
-            return unscored(reason, **facts)
-        judged = (game.candidate_text, game.opponent_text, *(turn["content"] for turn in game.prompt))
-        parsed = parse_verdict(facts["reply"], self._preset.form, judged)
-        if parsed.first_score is None:
-            return unscored(str(parsed.unscored_reason), **facts)
-        score = parsed.first_score if game.order == "as_is" else 1 - parsed.first_score
-        return Verdict(outcome_of(score), score, label=parsed.label, **facts)
+    def _give_way(self, request: Request, refusal: ParameterRefused) -> None:
+        """Step down the ladder, or rename the limit, unless another request in flight did so already; else raise InputError."""
+        if refusal.name in ("response_format", "structured_outputs"):
+            if rung_of(request) == self._rung:
+                self._rung = "last_line"
+                logger.warning("%s refuses %s (%s): asking for a last line", self.address, refusal.name, refusal)
+        elif refusal.name == LIMIT_NAMES[0]:
+            self._limit_name = LIMIT_NAMES[1]
+        else:
+            raise refused_setting(self._settings, refusal)
 
-    def _cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-        """In the currency of the stated prices; None when a price or a count is not known."""
-        prices = self._settings.price_per_million_prompt_tokens, self._settings.price_per_million_completion_tokens
-        if prices[0] is None or prices[1] is None or prompt_tokens is None or completion_tokens is None:
-            return None
-        return (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
-
-
-def _hash_request(request: dict[str, Any], base_url: str, repeat_index: int) -> str:
-    """Names the complete request as sent, its server, and which repetition of it this is."""
-    return content_id("judge_request", base_url, request, repeat_index)
-
-
-def _count(response: dict[str, Any], name: str) -> int | None:
-    """A token count as the server states it; None when it does not."""
-    usage = response.get("usage")
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else None
-
-
-def _reply_text(response: dict[str, Any]) -> str:
-    """The assistant's words; some servers send them in pieces."""
-    content = response["choices"][0]["message"].get("content")
-    if isinstance(content, list):
-        content = "".join(piece.get("text") or "" for piece in content if isinstance(piece, dict))
-    return content if isinstance(content, str) else ""
-
-
-def _unusable(response: dict[str, Any]) -> str | None:
-    """Why a reply holds no verdict whatever its words: refusal, truncated or empty_reply."""
-    choice = response["choices"][0]
-    if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
-        return "refusal"
-    if choice.get("finish_reason") == "length":
-        return "truncated"
-    return None if _reply_text(response).strip() else EMPTY_REPLY
+    def _build(self, game: JudgeGame, rung: Rung, limit_name: str = LIMIT_NAMES[0]) -> Request:
+        return build_request(self._preset, self._settings, game, rung, limit_name)

@@ -84,7 +84,7 @@ def make_trie_batches(tries: Sequence[TokenTrie], tokens_per_microbatch: int, ro
     starts = _starts([trie.num_sequences for trie in tries])
     return [
         _trie_batch([packed[row] for row in chosen], tries, starts, ROW_MULTIPLE if row_tokens else 1)
-        for chosen in _similar_lengths(lengths, [1] * len(lengths), tokens_per_microbatch)
+        for chosen in similar_lengths(lengths, [1] * len(lengths), tokens_per_microbatch)
     ]
 
 
@@ -97,12 +97,12 @@ def make_plain_batches(groups: Sequence[Group], tokens_per_microbatch: int) -> l
     starts = _starts([len(group) for group in groups])
     return [
         _plain_batch(chosen, groups, starts)
-        for chosen in _similar_lengths(lengths, [len(group) for group in groups], tokens_per_microbatch)
+        for chosen in similar_lengths(lengths, [len(group) for group in groups], tokens_per_microbatch)
     ]
 
 
-def _similar_lengths(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in order of falling length, cut where rows times the longest length would pass the budget."""
+def similar_lengths(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in order of falling length, cut where rows times the longest length would pass the budget of tokens."""
     chosen: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if chosen and lengths[chosen[0]] * (sum(rows[i] for i in chosen) + rows[index]) > budget:

@@ -12,17 +12,26 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import openai
-from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from srpo_core.config import ApiJudgeSettings
-from srpo_core.errors import InputError, WorkFailed
+from srpo_core.errors import WorkFailed
 from srpo_core.judges import API_ERROR
+from srpo_core.reply_reading import count_tokens
+from srpo_core.request_limits import Admission, RequestLimits
 
 _TRANSIENT_STATUS = (408, 409, 429)
 _LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
-_OPTIONAL_PARAMETERS = ("temperature", "max_tokens")
+# Words of a server that does not accept a parameter. Of the last three also a value may be at fault, so its code must say so.
+_REFUSED = {
+    "response_format": ("response_format", "json_schema"),
+    "structured_outputs": ("structured_outputs",),
+    "seed": ("seed",),
+    "logprobs": ("logprobs",),
+}
+_REFUSED_BY_CODE = ("temperature", "max_tokens", "max_completion_tokens")
 
 
 class RequestFailed(Exception):
@@ -34,8 +43,13 @@ class RequestFailed(Exception):
         self.reason = reason
 
 
-class SchemaRefused(Exception):
-    """The server does not accept `response_format`."""
+class ParameterRefused(Exception):
+    """The server does not accept a parameter of the request."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        """Keep the parameter's name and the server's own words."""
+        super().__init__(detail)
+        self.name = name
 
 
 class InvalidResponse(Exception):
@@ -55,7 +69,15 @@ class Answer:
 class ChatClient:
     """Sends chat requests to one server. One instance belongs to one event loop."""
 
-    def __init__(self, settings: ApiJudgeSettings, *, base_url: str, api_key: str, backoff_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        settings: ApiJudgeSettings,
+        *,
+        base_url: str,
+        api_key: str,
+        limits: RequestLimits | None = None,
+        backoff_seconds: float = 0.5,
+    ) -> None:
         """`backoff_seconds` is the first wait after a fault; it doubles with each further one."""
         self._settings = settings
         self._base_url = base_url
@@ -63,9 +85,7 @@ class ChatClient:
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key, max_retries=0, timeout=openai.Timeout(settings.timeout_seconds)
         )
-        # One slot at a time: a limiter with a minute's capacity would let twice the rate through in its first minute.
-        rate = settings.requests_per_minute
-        self._limiter = AsyncLimiter(1, 60 / rate) if rate else None
+        self.limits = limits or RequestLimits(settings)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -74,8 +94,8 @@ class ChatClient:
     async def ask(self, request: dict[str, Any]) -> Answer:
         """Send `request` (the keyword arguments of a chat completion) until answered or out of attempts.
 
-        Raises RequestFailed (this request), SchemaRefused, InputError (a setting the server refuses) or WorkFailed (no request
-        can succeed: no key, no quota, no such model).
+        Raises RequestFailed (this request), ParameterRefused, BudgetSpent, or WorkFailed (no request can succeed: no key, no
+        quota, no such model).
         """
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._settings.max_attempts),
@@ -92,14 +112,27 @@ class ChatClient:
         raise AssertionError("tenacity ends with a result or an exception")
 
     async def _send(self, request: dict[str, Any], attempt: int) -> Answer:
-        if self._limiter is not None:
-            await self._limiter.acquire()
+        admission = await self.limits.admit(request)
         started = time.monotonic()
-        # The client's timeout bounds each read; a server that drips bytes would never meet it.
-        async with asyncio.timeout(self._settings.timeout_seconds):
-            raw = await self._client.chat.completions.with_raw_response.create(**request)
-            body = raw.http_response.text
-        return Answer(_completion_body(body), raw.request_id, time.monotonic() - started, attempt)
+        try:
+            # The client's timeout bounds each read; a server that drips bytes would never meet it.
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                raw = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=_body_of(request))
+            request_id = raw.headers.get("x-request-id")
+            answer = Answer(_completion_body(raw.text), request_id, time.monotonic() - started, attempt)
+        except BaseException as error:
+            await self._settle_failure(admission, error)
+            raise
+        counts = (count_tokens(answer.response, name) for name in ("prompt_tokens", "completion_tokens"))
+        await self.limits.settle(admission, *counts)
+        return answer
+
+    async def _settle_failure(self, admission: Admission, error: BaseException) -> None:
+        """A status is an answer that costs nothing; silence and broken replies may have been billed."""
+        if isinstance(error, openai.APIStatusError):
+            await self.limits.settle(admission, 0, 0)
+        else:
+            await self.limits.settle(admission)
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds before the next attempt: what the server asks for, else exponential; with jitter, so callers spread out."""
@@ -111,7 +144,7 @@ class ChatClient:
         return random.uniform(ceiling / 2, ceiling * 1.5)
 
     def _explain(self, error: Exception, request: dict[str, Any]) -> Exception:
-        """What a final fault means for the request, for the schema, or for the whole run."""
+        """What a final fault means for the request, for one of its parameters, or for the whole run."""
         detail = _detail(error)
         if isinstance(error, openai.AuthenticationError):
             return WorkFailed(
@@ -136,14 +169,18 @@ class ChatClient:
 
 
 def _explain_bad_request(error: openai.APIStatusError, request: dict[str, Any], detail: str) -> Exception:
-    if "response_format" in request and any(word in detail for word in ("response_format", "json_schema")):
-        return SchemaRefused(detail)
-    if error.param in _OPTIONAL_PARAMETERS and str(error.code).startswith("unsupported"):
-        return InputError(
-            f"expected model {request['model']!r} to accept {error.param} = {request.get(error.param)!r}, found {detail}; "
-            f"set judge.{error.param} to none"
-        )
+    sent = {*request, *request.get("extra_body", {})}
+    for name, words in _REFUSED.items():
+        if name in sent and (error.param == name or any(word in detail for word in words)):
+            return ParameterRefused(name, detail)
+    if error.param in _REFUSED_BY_CODE and error.param in sent and str(error.code).startswith("unsupported"):
+        return ParameterRefused(str(error.param), detail)
     return RequestFailed(API_ERROR + type(error).__name__, detail)
+
+
+def _body_of(request: dict[str, Any]) -> dict[str, Any]:
+    """What is sent. The client's typed methods would walk through every field of it, at a fifth of a judge's throughput."""
+    return {name: value for name, value in request.items() if name != "extra_body"} | request.get("extra_body", {})
 
 
 def _completion_body(body: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ LABELS_B: list[Label] = ["b", "B", "a2", "2", 2, "model_b"]
 LABELS_TIE: list[Label] = ["tie", "equal", "0", 0, "tie (bothbad)", "both"]
 LayoutChoice = Literal["auto", "trie", "packed_trie", "plain"]
 Dtype = Literal["float32", "mixed", "bfloat16"]
+DraftSelector = Literal["likelihood", "judge", "reward_model"]
+DEFAULT_SELECTORS: list[DraftSelector] = ["likelihood", "judge"]
 Method = Literal["sft", "srpo", "dpo", "ipo", "dpo_both", "ipo_both"]
 DEFAULT_METHODS: list[Method] = ["srpo"]
 PREFERENCE_METHODS: tuple[Method, ...] = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")
@@ -164,6 +166,16 @@ class RuleJudgeSettings(Settings):
     kind: Literal["rule"] = Field("rule", description="the newsroom's exact judge")
 
 
+class BudgetSettings(Settings):
+    """What one run may spend on a model judge. It stops before the first request that could go beyond; run again to go on."""
+
+    max_requests: int | None = Field(None, ge=1, description="requests sent, further attempts included; none = no limit")
+    max_tokens: int | None = Field(None, ge=1, description="tokens of prompts and replies; none = no limit")
+    max_cost: float | None = Field(
+        None, gt=0, description="in the currency of the judge's prices, which it needs; none = no limit"
+    )
+
+
 class ApiJudgeSettings(Settings):
     """A model behind an OpenAI-compatible HTTP endpoint. The key is read from the environment, never from a setting."""
 
@@ -173,10 +185,30 @@ class ApiJudgeSettings(Settings):
     api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
     preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judge_presets.py")
     max_concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at once")
-    requests_per_minute: float | None = Field(None, gt=0, description="none = no limit")
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="over all runs on a home that ask this model at this address; none = no limit"
+    )
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="of prompts and replies, over all runs on a home as above; none = no limit"
+    )
+    repeats: int = Field(1, ge=1, description="how often each question is really asked, to measure the judge's own noise")
+    sentinel_games: int = Field(
+        0,
+        ge=0,
+        multiple_of=2,
+        description="frozen games asked again at every evaluation, to notice a judge that changed: so many more requests each "
+        "time, five times as many at the first; half of them are pairs of texts, each in both orders; 0 = none",
+    )
+    budget: BudgetSettings = Field(
+        default_factory=lambda: BudgetSettings.model_validate({}), description="hard limits of what one run may spend"
+    )
     temperature: float | None = Field(0.0, ge=0, description="none = not sent, for models that refuse it")
     max_tokens: int | None = Field(512, ge=1, description="none = not sent")
-    structured: bool = Field(True, description="ask for a JSON reply by schema; the last-line label is the fallback either way")
+    structured: bool = Field(
+        True,
+        description="ask for a JSON reply by schema; a server that refuses or ignores it is asked to choose between label lines, "
+        "else for a last line with the label",
+    )
     timeout_seconds: float = Field(60, gt=0, description="longest wait for one reply, in seconds")
     max_attempts: int = Field(4, ge=1, description="tries of one request on a transient fault, with back-off and jitter")
     price_per_million_prompt_tokens: float | None = Field(
@@ -184,8 +216,55 @@ class ApiJudgeSettings(Settings):
     )
     price_per_million_completion_tokens: float | None = Field(None, ge=0, description="in your currency; none = cost unknown")
 
+    @model_validator(mode="after")
+    def _a_budget_that_can_be_held(self) -> "ApiJudgeSettings":
+        priced = None not in (self.price_per_million_prompt_tokens, self.price_per_million_completion_tokens)
+        if self.budget.max_cost is not None and not priced:
+            raise ValueError("expected both prices beside budget.max_cost, found one missing; state what a million tokens cost")
+        if self.max_tokens is None and (self.budget.max_cost is not None or self.budget.max_tokens is not None):
+            raise ValueError("expected max_tokens beside a budget of tokens or cost, found none; a reply could have any length")
+        return self
 
-JudgeSettings = Annotated[RuleJudgeSettings | ApiJudgeSettings, Field(discriminator="kind")]
+
+class LocalJudgeSettings(Settings):
+    """What the two judges have in common that run on this machine's devices."""
+
+    model: str = Field(min_length=1, description="a folder or a hub id")
+    revision: str | None = Field(None, description="a hub commit, branch or tag; it is resolved to a commit")
+    dtype: Dtype = Field(
+        "float32", description="mixed: float32 weights and bfloat16 arithmetic; bfloat16: both, for half the memory"
+    )
+    max_length: int | None = Field(
+        None,
+        ge=16,
+        description="tokens the judge reads at once; of a longer question the prompt's last message loses its end, which is "
+        "counted, and one that still does not fit is unscored; none = the model's own limit",
+    )
+
+
+class RewardModelJudgeSettings(LocalJudgeSettings):
+    """A reward model: a sequence classifier that scores each text by itself; score = sigmoid of the rewards' difference."""
+
+    kind: Literal["reward_model"] = Field("reward_model", description="a local sequence classifier")
+    temperature: float = Field(1.0, gt=0, description="the difference of rewards is divided by it; 1 = Bradley-Terry")
+    good_label: str | None = Field(
+        None,
+        description="for a classifier of several labels: the one whose log-odds against all others is the reward; none = the "
+        "classifier has a single output, the reward",
+    )
+
+
+class LabelModelJudgeSettings(LocalJudgeSettings):
+    """A causal language model that is asked the preset's question and whose probabilities of the labels are the verdict."""
+
+    kind: Literal["label_model"] = Field("label_model", description="a local language model that chooses between labels")
+    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judge_presets.py")
+
+
+JudgeSettings = Annotated[
+    RuleJudgeSettings | ApiJudgeSettings | RewardModelJudgeSettings | LabelModelJudgeSettings, Field(discriminator="kind")
+]
+JUDGE_KINDS = ("rule", "api", "reward_model", "label_model")
 
 
 class Resources(Settings):
@@ -309,6 +388,32 @@ class DiagnosticsSettings(Settings):
     num_chains: int = Field(4, ge=1, description="chains of revisions per prompt")
 
 
+class EqualComputeSettings(Settings):
+    """Best of n independent drafts against k revisions, at equal numbers of generated tokens (`srpo equal-compute`)."""
+
+    num_samples: int = Field(8, ge=2, le=256, description="drafts of each prompt; best of n is estimated for every n up to it")
+    select: list[DraftSelector] = Field(
+        default_factory=lambda: list(DEFAULT_SELECTORS),
+        min_length=1,
+        description="what picks among the drafts: likelihood = the policy's own log-prob of a draft, summed and per token; "
+        "judge = a knock-out between drafts, about samples * log2(samples) games a prompt; reward_model = the highest reward",
+    )
+    selecting_judge: JudgeSettings | None = Field(
+        None, description="who judges the knock-out; none = the judge that also scores the picks, in games of their own"
+    )
+    reward_model: RewardModelJudgeSettings | None = Field(None, description="what gives the rewards of select reward_model")
+    seed: int = Field(0, ge=0, description="of the coin that decides a match without a better draft")
+
+    @model_validator(mode="after")
+    def _every_selector_once_and_possible(self) -> "EqualComputeSettings":
+        if len(set(self.select)) < len(self.select):
+            raise ValueError(f"expected each selector once in select, found {', '.join(self.select)}")
+        if ("reward_model" in self.select) != (self.reward_model is not None):
+            found = "no reward_model" if self.reward_model is None else f"reward_model and select {', '.join(self.select)}"
+            raise ValueError(f"expected reward_model beside select reward_model alone, found {found}; give both or neither")
+        return self
+
+
 class PipelineSettings(Settings):
     """Everything one end-to-end run needs; a preset is this model filled in."""
 
@@ -343,6 +448,9 @@ class PipelineSettings(Settings):
     )
     judge: JudgeSettings = Field(description="who compares the texts with the gold")
     diagnostics: DiagnosticsSettings | None = Field(None, description="newsroom only")
+    equal_compute: EqualComputeSettings | None = Field(
+        None, description="compare every trained policy's revisions with best of n drafts; none = not asked"
+    )
     resources: Resources = Field(
         default_factory=lambda: Resources.model_validate({}), description="how the work is spread over memory and processes"
     )
@@ -355,7 +463,9 @@ class PipelineSettings(Settings):
         if self.newsroom is None and not self.evaluation:
             raise ValueError("expected at least one evaluation set, found none")
         if self.newsroom is None and (self.diagnostics is not None or self.judge.kind == "rule"):
-            raise ValueError("expected an api judge and no diagnostics outside the newsroom, where no true preference is known")
+            raise ValueError(
+                "expected a judge other than rule and no diagnostics outside the newsroom, where no true preference is known"
+            )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"expected each method once in methods, found {', '.join(self.methods)}")
         unused = sorted(set(self.per_method) - set(self.methods))
@@ -368,6 +478,16 @@ class PipelineSettings(Settings):
             raise ValueError(
                 "expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; or set lora"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _equal_compute_is_possible(self) -> "PipelineSettings":
+        asked = self.equal_compute
+        if asked is not None and self.generation.num_revisions < 1:
+            raise ValueError("expected generation.num_revisions of at least 1 beside equal_compute, found 0; ask for revisions")
+        picking = None if asked is None else asked.selecting_judge
+        if self.newsroom is None and picking is not None and picking.kind == "rule":
+            raise ValueError("expected equal_compute.selecting_judge other than rule outside the newsroom, found rule")
         return self
 
     def method_settings(self) -> list[PreferenceSettings]:
@@ -386,11 +506,15 @@ class PipelineSettings(Settings):
 
 def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     """The settings class that a path of field names leads to; the last one known where it leads further."""
+    candidates: list[type[BaseModel]] = []
     for name in path:
         field = model.model_fields.get(str(name))
-        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        model = inner or model
+        if field is None:  # an index, or the kind that says which of several classes it is
+            model = next((c for c in candidates if "kind" in c.model_fields and c.model_fields["kind"].default == name), model)
+            continue
+        inner = [field.annotation, *get_args(field.annotation)]
+        candidates = [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
+        model = candidates[0] if candidates else model
     return model
 
 
@@ -402,7 +526,7 @@ def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        known_tags = {"api", "rule"} if first["loc"][:1] == ("judge",) else set()  # which kind of judge is no setting's name
+        known_tags = set(JUDGE_KINDS) if first["loc"][:1] == ("judge",) else set()  # which kind of judge is no setting's name
         field = ".".join(str(part) for part in first["loc"] if part not in known_tags)
         if first["type"] == "extra_forbidden":
             known = ", ".join(sorted(_section(model, first["loc"][:-1]).model_fields))

@@ -6,6 +6,7 @@ text stands between fences and is declared to be data. SRPO's own judge prompt i
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from srpo_core.errors import InputError
 from srpo_core.records import Message, Prompt, content_id
@@ -31,7 +32,7 @@ class JudgePreset:
     request: str  # comes after the texts
     form: VerdictFormat
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Changes with every word and every score of the preset."""
         form = [sorted(self.form.scores.items()), self.form.json_key, self.form.line_label]
@@ -40,7 +41,7 @@ class JudgePreset:
 
     def messages(self, prompt: Prompt, first: str, second: str) -> list[Message]:
         """The chat messages that ask which of `first` (A) and `second` (B) is better for `prompt`."""
-        context = _transcript(prompt)
+        context = transcript(prompt)
         fence = _fence(context, first, second)
         texts = [(self.context_name, context), (f"{self.text_name} A", first), (f"{self.text_name} B", second)]
         blocks = [f"<<<BEGIN {name} {fence}>>>\n{text.strip()}\n<<<END {name} {fence}>>>" for name, text in texts]
@@ -55,7 +56,7 @@ def find_preset(name: str) -> JudgePreset:
     return PRESETS[name]
 
 
-def _transcript(prompt: Prompt) -> str:
+def transcript(prompt: Prompt) -> str:
     """A single user turn as it is; several turns with their roles."""
     if len(prompt) == 1:
         return prompt[0]["content"]

@@ -5,6 +5,7 @@ A game is two texts for one prompt, shown in one order; a verdict is seen from t
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from srpo_core.records import Prompt
 Order = Literal["as_is", "swapped"]
 ORDERS: tuple[Order, Order] = ("as_is", "swapped")
 Outcome = Literal["win", "tie", "loss", "unscored"]
+Rung = Literal["json_schema", "choice", "last_line"]  # how a model is asked to state its verdict, best first
 API_ERROR = "api_error:"  # prefix of the reasons that stand for a failed call: no reply exists
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 # The server's answer to what was asked, not a sign that it is down or overloaded.
@@ -51,6 +53,14 @@ class Verdict:
     completion_tokens: int | None = None
     cost: float | None = None
     seconds: float | None = None
+    identical: bool = False
+    rung: Rung | None = None
+    judge_model: str | None = None
+    prompt_hash: str | None = None
+    parameters: str | None = None
+    system_fingerprint: str | None = None
+    request_id: str | None = None
+    prompt_truncated: bool | None = None  # a local judge read a prompt without its end
     reply: str | None = None
 
 
@@ -66,6 +76,18 @@ class Judge(Protocol):
         ...
 
 
+class Games(Protocol):
+    """Games that can be counted, and read as often as needed."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[JudgeGame]:
+        """Read them from the first on."""
+        ...
+
+
 class ReplyStore(Protocol):
     """Where replies are kept by request hash."""
 
@@ -78,7 +100,19 @@ class ReplyStore(Protocol):
         ...
 
 
-IDENTICAL = Verdict("tie", 0.5)  # the two texts are the same: nothing to ask
+class RequestRate(Protocol):
+    """A limit on requests and tokens a minute, shared with whoever else asks the same model."""
+
+    def reserve(self, tokens: int) -> float:
+        """Take the next place for a request of about `tokens` and return the seconds to wait for it."""
+        ...
+
+    def settle(self, tokens: int) -> None:
+        """Correct a request's estimate by so many tokens, which may be negative."""
+        ...
+
+
+IDENTICAL = Verdict("tie", 0.5, identical=True)  # the two texts are the same: nothing to ask
 
 
 def outcome_of(score: float) -> Outcome:
@@ -89,6 +123,11 @@ def outcome_of(score: float) -> Outcome:
 def unscored(reason: str, **facts: Any) -> Verdict:
     """A verdict without a score, which is neither a loss nor a tie."""
     return Verdict("unscored", None, reason, **facts)
+
+
+def is_identical(game: JudgeGame) -> bool:
+    """Whether both texts are the same but for white space around them."""
+    return game.candidate_text.strip() == game.opponent_text.strip()
 
 
 def is_failed_call(reason: str | None) -> bool:

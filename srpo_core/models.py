@@ -29,7 +29,7 @@ def load_tokenizer(folder: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"expected a tokenizer in {folder}, found none that loads ({_first_line(error)}); save one there"
+            f"expected a tokenizer in {folder}, found none that loads ({first_line(error)}); save one there"
         ) from error
 
 
@@ -46,19 +46,18 @@ def load_model(folder: str | Path, dtype: Dtype = "float32") -> Any:
         raise InputError(
             f"expected a model folder at {folder}, found {'a file' if folder.exists() else 'nothing'}; check the path"
         )
-    weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     try:
         if (folder / ADAPTER_FILE).exists():
             return _load_adapter(folder, dtype).eval()
         # use_safetensors: a pickle can run code when it is loaded
-        options: dict[str, Any] = {"dtype": weights, "use_safetensors": True, "attn_implementation": "sdpa"}
+        options: dict[str, Any] = {"dtype": model_dtype(dtype), "use_safetensors": True, "attn_implementation": "sdpa"}
         return AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
     except InputError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"expected a causal language model with safetensors weights in {folder}, found none that loads "
-            f"({_first_line(error)}); download or convert it first"
+            f"({first_line(error)}); download or convert it first"
         ) from error
 
 
@@ -172,5 +171,11 @@ def create_small_model(settings: SmallModelSettings, tokenizer: Any, max_length:
     return LlamaForCausalLM(config)
 
 
-def _first_line(error: BaseException) -> str:
+def model_dtype(dtype: Dtype) -> torch.dtype:
+    """Of the weights; mixed changes the arithmetic alone."""
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

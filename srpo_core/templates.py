@@ -12,7 +12,7 @@ from typing import Any
 
 from srpo_core.config import TemplateSettings
 from srpo_core.errors import InputError
-from srpo_core.records import Prompt
+from srpo_core.records import Message, Prompt
 
 HEADERS: Mapping[str, tuple[str, str]] = {  # kind -> header without and with an example summary
     "tldr": (
@@ -129,8 +129,9 @@ class PromptTemplate:
 
     def _cut(self, contents: Sequence[tuple[str, Segment | Slot]], *, add_generation_prompt: bool) -> Skeleton:
         sentinels = [f"@@content{index}@@" for index in range(len(contents))]
-        messages = [{"role": role, "content": sentinel} for (role, _), sentinel in zip(contents, sentinels, strict=True)]
-        text = self._render_chat(messages, add_generation_prompt)
+        roles = [role for role, _ in contents]
+        messages: list[Message] = [{"role": role, "content": text} for role, text in zip(roles, sentinels, strict=True)]
+        text = render_chat(self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
         missing = [message["role"] for message in messages if message["content"] not in text]
         if missing:
             raise InputError(
@@ -142,24 +143,29 @@ class PromptTemplate:
             parts = [piece for part in parts for piece in _split(part, sentinel, content)]
         return tuple(part for part in parts if isinstance(part, Slot) or part.text)
 
-    def _render_chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        try:
-            template = self.tokenizer.get_chat_template()
-            if "strftime_now" in template:
-                template = "{%- macro strftime_now(format) -%}" + FIXED_DATE + "{%- endmacro %}" + template
-            return self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                date_string=FIXED_DATE,
-                enable_thinking=False,  # the completion is the whole answer: nothing is thought before it
-            )
-        except Exception as error:  # whatever a template raises is a statement about the conversation
-            raise InputError(
-                f"the chat template of {_name(self.tokenizer)} refuses a conversation of {_turns(messages)}: {error}; "
-                "change the prompts' turns or the system_prompt setting"
-            ) from error
+
+def render_chat(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """The text that the tokenizer's chat template makes of a conversation, the same every day.
+
+    Raises InputError when the template refuses the conversation.
+    """
+    try:
+        template = tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            template = "{%- macro strftime_now(format) -%}" + FIXED_DATE + "{%- endmacro %}" + template
+        return tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            date_string=FIXED_DATE,
+            enable_thinking=False,  # the completion is the whole answer: nothing is thought before it
+        )
+    except Exception as error:  # whatever a template raises is a statement about the conversation
+        raise InputError(
+            f"the chat template of {_name(tokenizer)} refuses a conversation of {_turns(messages)}: {error}; "
+            "change the prompts' turns or the system_prompt setting"
+        ) from error
 
 
 def roles_of(prompt: Prompt) -> tuple[str, ...]:
@@ -181,7 +187,7 @@ def _split(part: Segment | Slot, sentinel: str, content: Segment | Slot) -> list
     return [Segment(first, True), *(piece for text in rest for piece in (content, Segment(text, True)))]
 
 
-def _turns(messages: Sequence[Mapping[str, str]]) -> str:
+def _turns(messages: Sequence[Message]) -> str:
     return ", ".join(message["role"] for message in messages)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+PARSER_VERSION = 1  # rises when a stored reply would be read otherwise; it is part of what was asked for
 PARSE_FAILURE = "parse_failure"
 AMBIGUOUS = "ambiguous"
 EMPTY_REPLY = "empty_reply"
@@ -58,6 +59,11 @@ def json_schema(form: VerdictFormat) -> dict[str, Any]:
     properties = {"comparison": {"type": "string"}, form.json_key: {"type": "string", "enum": list(form.scores)}}
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def verdict_lines(form: VerdictFormat) -> list[str]:
+    """The replies that consist of a verdict and nothing else, one for each label."""
+    return [f"[[{label}]]" if form.line_label is None else f"{form.line_label}: {label}" for label in form.scores]
 
 
 def _resolve(found: list[str], form: VerdictFormat) -> ParsedVerdict:

@@ -39,6 +39,13 @@ STAGES = (
     "completions",
     "games",
     "diagnostics",
+    "likelihoods",
+    "rewards",
+    "knockouts",
+    "equal_compute",
+    "audits",
+    "sentinels",
+    "sentinel_looks",
 )
 
 

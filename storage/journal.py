@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ import pyarrow as pa
 from storage import parquet
 from storage.artifact import ArtifactWriter
 from storage.errors import BrokenArtifact
+from storage.offset_index import OffsetIndex
 
 SYNC_SECONDS = 0.5  # rows wait at most this long, plus the fsync itself
 ROWS_PER_PART = 1000
@@ -105,10 +106,14 @@ def list_journals(folder: Path, prefix: str = "journal") -> list[Path]:
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of one journal; drop a torn last line, raise BrokenArtifact for a broken line before it."""
+    return (row for _, row in _rows_with_offsets(path))
+
+
+def _rows_with_offsets(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    offset, broken = 0, 0
     with path.open("rb") as handle:
-        broken: int | None = None
         for number, line in enumerate(handle, start=1):
-            if broken is not None:
+            if broken:
                 raise BrokenArtifact(
                     f"expected a JSON row in line {broken} of {path}, found other bytes; remove that line and run again"
                 )
@@ -116,7 +121,8 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
             if row is None:
                 broken = number
             else:
-                yield row
+                yield offset, row
+            offset += len(line)
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
@@ -125,6 +131,60 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
+
+
+class JournalledRows:
+    """The rows in the journals of a folder by one of their columns; appends to a journal of its own. Rows stay on disk."""
+
+    def __init__(self, folder: Path, key: str, usable: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> None:
+        """Index the `usable` rows that are there by the column `key`; nothing is created until a row is added."""
+        self._folder, self._key = folder, key
+        self._index = OffsetIndex()
+        self._journal: Journal | None = None
+        for path in list_journals(folder):
+            for offset, row in _rows_with_offsets(path):
+                if usable(row):
+                    self._index.add(row[key], path, offset)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Keep `row` for good, under its key."""
+        if self._journal is None:
+            self._journal = new_journal(self._folder)
+        self._index.add(row[self._key], self._journal.path, self._journal.append(row))
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The first row kept under `key`, or None."""
+        row = json.loads(self._index.line(key) or b"null")
+        return row if row is not None and row[self._key] == key else None
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a row is kept under `key`."""
+        return key in self._index
+
+    def __len__(self) -> int:
+        """How many keys have a row."""
+        return len(self._index)
+
+    def close(self) -> None:
+        """Force what was added to disk and close all files."""
+        self._index.close()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def __enter__(self) -> Self:
+        """The rows themselves."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the files."""
+        self.close()
+
+
+def remove_journals(folder: Path) -> None:
+    """Delete the journals of `folder`, once their rows stand in a complete artifact."""
+    for path in list_journals(folder):
+        path.unlink()
 
 
 def write_parts(

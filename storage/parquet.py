@@ -56,7 +56,7 @@ def read_table(paths: Iterable[Path], schema: pa.Schema, columns: list[str] | No
         try:
             tables.append(pq.read_table(path, columns=wanted.names).cast(wanted))
         except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError, and so is a schema that does not match
-            raise _broken(path, error) from error
+            raise broken_part(path, error) from error
     return pa.concat_tables(tables) if tables else wanted.empty_table()
 
 
@@ -72,10 +72,11 @@ def _batches(path: Path, batch_size: int) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size)
     except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
+        raise broken_part(path, error) from error
 
 
-def _broken(path: Path, error: Exception) -> BrokenArtifact:
+def broken_part(path: Path, error: Exception) -> BrokenArtifact:
+    """The error for a part that cannot be read."""
     return BrokenArtifact(f"expected a Parquet part at {path}, found {error}; delete its folder and run again")
 
 

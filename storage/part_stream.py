@@ -17,9 +17,17 @@ ROWS_PER_TABLE = 512  # rows held as Python objects before they become Arrow
 class PartStream:
     """Collects rows or tables for the parts `<prefix>-*` of an artifact; `close` writes the last and names them all."""
 
-    def __init__(self, writer: ArtifactWriter, schema: pa.Schema, prefix: str = "part") -> None:
-        """Nothing is written until a part is full."""
-        self._writer, self._schema, self._prefix = writer, schema, prefix
+    def __init__(
+        self,
+        writer: ArtifactWriter,
+        schema: pa.Schema,
+        prefix: str = "part",
+        attempt: int = 0,
+        rows_per_part: int = ROWS_PER_PART,
+    ) -> None:
+        """Nothing is written until a part is full. Another `attempt` writes beside the parts of the earlier ones."""
+        self._rows_per_part = rows_per_part
+        self._writer, self._schema, self._prefix, self._attempt = writer, schema, prefix, attempt
         self._rows: list[Mapping[str, Any]] = []
         self._tables: list[pa.Table] = []
         self.files: list[Path] = []
@@ -52,14 +60,16 @@ class PartStream:
 
     def _add(self, table: pa.Table) -> None:
         self._tables.append(table)
-        full = sum(t.num_rows for t in self._tables) >= ROWS_PER_PART or sum(t.nbytes for t in self._tables) >= BYTES_PER_PART
+        full = (
+            sum(t.num_rows for t in self._tables) >= self._rows_per_part or sum(t.nbytes for t in self._tables) >= BYTES_PER_PART
+        )
         if full:
             self._write()
 
     def _write(self) -> None:
         rows = sum(table.num_rows for table in self._tables)
         if rows:
-            path = self._writer.part_path(len(self.files), self._prefix)
+            path = self._writer.part_path(len(self.files), self._prefix, self._attempt)
             parquet.write_table(path, pa.concat_tables(self._tables).combine_chunks())
             self.files.append(path)
         self._tables = []

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from storage.errors import BrokenArtifact
 from storage.journal import Journal, new_journal
+from storage.offset_index import OffsetIndex
 
 FOLDER = "reply_ledger"
 _PREFIX = b'{"request_hash":"'  # the hash comes first in each line, so that indexing parses no JSON
@@ -25,17 +26,20 @@ class ReplyLedger:
     def __init__(self, home: Path) -> None:
         """Open the ledger of `home`; nothing is created until a reply is kept."""
         self.folder = home / FOLDER
-        self._index: dict[str, tuple[Path, int]] = {}
+        self._index = OffsetIndex()
         self._read_to: dict[Path, int] = {}
         self._refreshed_at = float("-inf")
         self._journal: Journal | None = None
 
     def find(self, request_hash: str) -> dict[str, Any] | None:
         """The record kept under `request_hash`, by whichever process kept it first, or None."""
+        return self._read(request_hash) if request_hash in self else None
+
+    def __contains__(self, request_hash: str) -> bool:
+        """Whether a record is kept under `request_hash`."""
         if request_hash not in self._index and time.monotonic() - self._refreshed_at > _REFRESH_SECONDS:
             self._refresh()
-        where = self._index.get(request_hash)
-        return None if where is None else _read_line(*where)
+        return request_hash in self._index
 
     def keep(self, record: Mapping[str, Any]) -> None:
         """Append `record`; it needs a `request_hash` and the `response` received, else ValueError."""
@@ -45,10 +49,11 @@ class ReplyLedger:
             self._journal = new_journal(self.folder, "replies")
         key = str(record["request_hash"])
         offset = self._journal.append({"request_hash": key} | dict(record))
-        self._index.setdefault(key, (self._journal.path, offset))
+        self._index.add(key, self._journal.path, offset)
 
     def close(self) -> None:
         """Force this process's file to disk and close it."""
+        self._index.close()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -66,9 +71,20 @@ class ReplyLedger:
         """Close this process's file."""
         self.close()
 
+    def _read(self, request_hash: str) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self._index.line(request_hash) or b"")
+            return record if record["request_hash"] == request_hash else None
+        except (OSError, ValueError) as error:
+            path, offset = self._index.place(request_hash) or (self.folder, 0)
+            raise _broken(path, offset, error) from error
+
     def _refresh(self) -> None:
         """Index what was appended to any file since the last look."""
+        own = self._journal.path if self._journal is not None else None  # what this process keeps is indexed as it is kept
         for path in sorted(self.folder.glob("replies-*.jsonl")):
+            if path == own:
+                continue
             start = self._read_to.get(path, 0)
             if path.stat().st_size > start:
                 self._read_to[path] = self._index_lines(path, start)
@@ -85,23 +101,15 @@ class ReplyLedger:
                 if not line.startswith(_PREFIX):
                     raise _broken(path, offset, "other bytes")
                 key = line[len(_PREFIX) : line.index(b'"', len(_PREFIX))].decode("ascii")
-                self._index.setdefault(key, (path, offset))
+                self._index.add(key, path, offset)
                 offset += len(line)
         return offset
 
 
 def find_reply(home: Path, request_hash: str) -> dict[str, Any] | None:
     """The stored record of one request (request, response, request id, seconds, attempts, time), or None."""
-    return ReplyLedger(home).find(request_hash)
-
-
-def _read_line(path: Path, offset: int) -> dict[str, Any]:
-    try:
-        with path.open("rb") as handle:
-            handle.seek(offset)
-            return json.loads(handle.readline())
-    except (OSError, ValueError) as error:
-        raise _broken(path, offset, error) from error
+    with ReplyLedger(home) as ledger:
+        return ledger.find(request_hash)
 
 
 def _broken(path: Path, offset: int, found: object) -> BrokenArtifact:

@@ -3,6 +3,8 @@
 No statistics here: counting, joining and pairing the two orders of a question. Each statement says what it decides.
 """
 
+import sys
+
 import duckdb
 import pyarrow as pa
 
@@ -100,6 +102,20 @@ LEFT JOIN policies pol ON pol.policy_id = c.policy_id
 LEFT JOIN policy_labels ol ON ol.policy_id = o.policy_id
 """
 
+# A curve is drawn from chains. Drafts alone, drawn in numbers to pick from, are other texts than those that were revised: where
+# the same judge has seen chains that the policy decoded alike for the same prompts, they stay out of it.
+_DRAFTS_ALONE = """
+CREATE TEMP TABLE judged_sets AS
+SELECT f.artifact, g.judge, f.policy_id, f.temperature, f.sampling, f.prompts_artifact, f.opponent, f.opponent_revision_index,
+    max(f.revision_index) AS revisions
+FROM game_facts f JOIN games g USING (artifact, game_id) GROUP BY ALL;
+CREATE TABLE drafts_alone AS
+SELECT DISTINCT drafts.artifact
+FROM judged_sets drafts JOIN judged_sets chains USING (judge, policy_id, temperature, sampling, prompts_artifact, opponent)
+WHERE drafts.revisions = 0 AND chains.revisions > 0
+    AND drafts.opponent_revision_index IS NOT DISTINCT FROM chains.opponent_revision_index;
+"""
+
 _ORPHANS = """
 SELECT artifact, count(*) FILTER (NOT has_candidate), count(*) FILTER (eval_set IS NULL), count(*) FILTER (opponent IS NULL)
 FROM game_facts WHERE NOT has_candidate OR eval_set IS NULL OR opponent IS NULL GROUP BY artifact ORDER BY artifact LIMIT 1
@@ -113,7 +129,7 @@ SELECT g.game_id, f.eval_set, f.is_ood, g.prompt_id, p.prompt, p.domain,
     f.revision_index, c.sample_index, g.candidate, c.text AS candidate_text, c.num_tokens, c.finish_reason,
     f.opponent, f.opponent_policy_id, f.opponent_revision_index, g.opponent AS opponent_id,
     coalesce(o.text, p.gold[try_cast(split_part(g.opponent, ':', 2) AS INTEGER) + 1]) AS opponent_text,
-    g.judge, g."order", g.repeat_index, g.outcome, g.score, g.unscored_reason, g.request_hash, g.model_answered,
+    g.judge, g."order", g.repeat_index, g.outcome, g.score, g.unscored_reason, g.label, g.request_hash, g.model_answered,
     g.prompt_tokens, g.completion_tokens, g.cost, g.seconds, g.artifact AS games_artifact
 FROM games g
 JOIN game_facts f ON f.artifact = g.artifact AND f.game_id = g.game_id AND NOT f.superseded
@@ -123,15 +139,24 @@ LEFT JOIN completions o ON o.artifact = f.opponents_artifact AND o.completion_id
 LEFT JOIN policies pol ON pol.policy_id = f.policy_id
 """
 
-# One row a question asked in both orders; a missing order is null like an unscored one.
+# What Python's str.strip takes off: texts that differ only in it are the same to a judge.
+_WHITE_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+
+# One row a question asked in both orders; a missing order is null like an unscored one. Both orders show the same two texts.
 _COMPARISONS = """
 SELECT v.method, v.policy_id, v.seed, v.alpha, v.beta, pol.learning_rate, v.eval_set, v.is_ood, v.opponent, v.opponent_policy_id,
     v.opponent_revision_index, v.judge, v.temperature, v.sampling, v.revision_index, v.prompt_id, v.cluster_id,
     v.candidate, v.opponent_id, v.repeat_index,
+    any_value(length(v.candidate_text))::DOUBLE AS candidate_length,
+    any_value(length(v.opponent_text))::DOUBLE AS opponent_length,
+    any_value(trim(v.candidate_text, $white_space) = trim(v.opponent_text, $white_space)) AS identical,
     max(v.score) FILTER (v."order" = 'as_is') AS as_is,
     max(v.score) FILTER (v."order" = 'swapped') AS swapped,
+    max(v.label) FILTER (v."order" = 'as_is') AS label_as_is,
+    max(v.label) FILTER (v."order" = 'swapped') AS label_swapped,
     count(*) FILTER (v.score IS NULL) AS n_unscored
 FROM verdicts v LEFT JOIN policies pol USING (policy_id)
+WHERE v.games_artifact NOT IN (SELECT artifact FROM drafts_alone)
 GROUP BY ALL ORDER BY ALL
 """
 
@@ -151,9 +176,13 @@ def relate(connection: duckdb.DuckDBPyConnection) -> None:
             "run those stages again or delete that folder"
         )
     connection.execute("ALTER TABLE game_facts DROP COLUMN has_candidate")
+    connection.execute(_DRAFTS_ALONE)
     connection.execute(_VERDICTS)
 
 
 def comparisons(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """One row per question (candidate, opponent, judge, repeat) with the scores of both orders, NULL where missing."""
-    return connection.sql(_COMPARISONS).to_arrow_table()
+    """One row per question (candidate, opponent, judge, repeat) with what both orders gave, NULL where missing.
+
+    Columns are those of `schemas.COMPARISONS`.
+    """
+    return connection.sql(_COMPARISONS, params={"white_space": _WHITE_SPACE}).to_arrow_table()

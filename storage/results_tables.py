@@ -27,7 +27,20 @@ TABLES = {
     "games": schemas.GAMES,
     "ceilings": schemas.CEILINGS,
     "one_edit": schemas.ONE_EDIT,
+    "likelihoods": schemas.LIKELIHOODS,
+    "rewards": schemas.REWARDS,
+    "knockout_matches": schemas.KNOCKOUT_MATCHES,
+    "equal_compute": schemas.EQUAL_COMPUTE,
+    "equal_compute_matches": schemas.EQUAL_COMPUTE_MATCHES,
+    "audit_verdicts": schemas.AUDIT_VERDICTS,
+    "audit_measures": schemas.AUDIT_MEASURES,
+    "injection_games": schemas.INJECTION_GAMES,
+    "attack_rates": schemas.ATTACK_RATES,
+    "sentinel_games": schemas.SENTINEL_GAMES,
+    "sentinel_verdicts": schemas.SENTINEL_VERDICTS,
+    "sentinel_looks": schemas.SENTINEL_LOOKS,
 }
+ADDED_LATER = {"games": set(schemas.GAMES_ADDED)}
 # "sources" is not here: the merge over them (preferences) holds the same pairs and rejected rows again.
 STAGE_TABLES = {
     "preferences": ("preferences", "rejected_rows"),
@@ -37,6 +50,13 @@ STAGE_TABLES = {
     "completions": ("completions",),
     "games": ("games",),
     "diagnostics": ("ceilings", "one_edit"),
+    "likelihoods": ("likelihoods",),
+    "rewards": ("rewards",),
+    "knockouts": ("knockout_matches",),
+    "equal_compute": ("equal_compute", "equal_compute_matches"),
+    "audits": ("audit_verdicts", "audit_measures", "injection_games", "attack_rates"),
+    "sentinels": ("sentinel_games",),
+    "sentinel_looks": ("sentinel_verdicts", "sentinel_looks"),
 }
 POLICIES = pa.schema(
     [
@@ -118,7 +138,8 @@ def _load_parts(connection: duckdb.DuckDBPyConnection, artifact: Artifact) -> No
         if table is not None:
             parts.setdefault(table, []).append(str(artifact.path / entry["name"]))
     for table, paths in parts.items():
-        columns = {"artifact": "?"} | {f'"{name}"': f'"{name}"' for name in TABLES[table].names}
+        written = set(pq.read_schema(paths[0]).names)  # a column added since then stays null
+        columns = {"artifact": "?"} | {f'"{name}"': f'"{name}"' for name in TABLES[table].names if name in written}
         values: list[Any] = [artifact.fingerprint]
         if table == "completions":
             columns["sampling"] = "?"
@@ -143,7 +164,7 @@ def _table_of(artifact: Artifact, path: Path) -> str | None:
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(artifact, str(error)) from error
     for table in tables:
-        if found >= set(TABLES[table].names):
+        if found >= set(TABLES[table].names) - ADDED_LATER.get(table, set()):
             return table
     held_elsewhere = any(found >= set(schema.names) for schema in TABLES.values())
     if path.name.startswith("part-") and artifact.stage != "policies" and not held_elsewhere:

@@ -93,9 +93,55 @@ GAMES = pa.schema(
         ("completion_tokens", pa.int64()),
         ("cost", pa.float64()),  # in the currency of the judge's stated prices; null when unknown
         ("seconds", pa.float64()),
+        ("identical", pa.bool_()),  # the two texts are the same: one half without a question
+        ("rung", pa.string()),  # how an API judge was asked for its verdict: json_schema, choice or last_line
+        ("judge_model", pa.string()),  # the model asked; model_answered is what the server says it was
+        ("prompt_hash", pa.string()),  # of the judge preset: changes with each of its words
+        ("parameters", pa.string()),  # JSON: all that was sent beside model and messages
+        ("system_fingerprint", pa.string()),
+        ("request_id", pa.string()),  # the server's own
+        ("prompt_truncated", pa.bool_()),  # a local judge read a prompt without its end; null for other judges
     ]
 )
+# Columns that games written by earlier versions do not have; they are read as null.
+GAMES_ADDED = (
+    *("identical", "rung", "judge_model", "prompt_hash", "parameters", "system_fingerprint", "request_id"),
+    "prompt_truncated",
+)
 
+# One row is a question to a judge in both orders, as statistics are made from: the relation of results_relations.py.
+COMPARISONS = pa.schema(
+    [
+        ("method", pa.string()),
+        ("policy_id", pa.string()),
+        ("seed", pa.int64()),
+        ("alpha", pa.float64()),
+        ("beta", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("eval_set", pa.string()),
+        ("is_ood", pa.bool_()),
+        ("opponent", pa.string()),
+        ("opponent_policy_id", pa.string()),
+        ("opponent_revision_index", pa.int32()),
+        ("judge", pa.string()),
+        ("temperature", pa.float64()),
+        ("sampling", pa.string()),
+        ("revision_index", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("cluster_id", pa.string()),
+        ("candidate", pa.string()),
+        ("opponent_id", pa.string()),
+        ("repeat_index", pa.int32()),
+        ("candidate_length", pa.float64()),  # characters
+        ("opponent_length", pa.float64()),
+        ("identical", pa.bool_()),  # the two texts are the same but for white space around them
+        ("as_is", pa.float64()),
+        ("swapped", pa.float64()),
+        ("label_as_is", pa.string()),
+        ("label_swapped", pa.string()),
+        ("n_unscored", pa.int64()),  # games
+    ]
+)
 # What an evaluated policy is compared on: the key of every statistic below.
 _CURVE = [
     ("method", pa.string()),
@@ -133,6 +179,34 @@ WIN_RATE_BANDS = pa.schema(  # win_rates with more beside each number
         ("bound_high", pa.float64()),  # ... counted 1
         ("n_clusters", pa.int64()),
         ("paper_shading", pa.float64()),  # sd over 20 bootstraps as in SRPO's figures; not a confidence interval
+        ("n_identical", pa.int64()),  # questions whose two texts are the same: a tie that no judge was asked about
+        ("anytime_p_value", pa.float64()),  # against one half, valid however often one looked; prompts in the order of their ids
+    ]
+)
+LENGTH_CONTROL = pa.schema(
+    [
+        *_CURVE,
+        ("n_scored", pa.int64()),  # prompts
+        ("length_ratio", pa.float64()),  # mean characters of the candidate's texts over the opponent's
+        ("win_rate", pa.float64()),  # not controlled, of the same prompts
+        ("length_controlled_win_rate", pa.float64()),  # at equal lengths; null where `refused` says why there is none
+        ("standard_error", pa.float64()),  # of the length-controlled win rate, the fit made anew in each resample
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("refused", pa.string()),
+    ]
+)
+WIN_RATES_BY_RULE = pa.schema(
+    [
+        *_CURVE,
+        ("rule", pa.string()),  # default, alpaca_eval, arena_hard or srpo
+        ("n", pa.int64()),  # prompts counted
+        ("win_rate", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("note", pa.string()),  # what the rule does otherwise, or why it gives no rate
+        ("beside", pa.string()),  # JSON: what the rule states beside its rate, such as the discrete rate or the shading
     ]
 )
 REVISION_GAIN = pa.schema(
@@ -213,5 +287,157 @@ ONE_EDIT = pa.schema(
         ("learned", pa.float64()),  # nats
         ("n", pa.int64()),
         ("sign_right", pa.float64()),  # share of pairs
+    ]
+)
+LIKELIHOODS = pa.schema(
+    [
+        ("completion_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("logp", pa.float64()),  # nats, summed, under the draft prompt; null for an unfinished completion without text
+        ("num_tokens", pa.int32()),  # that logp is over, the stop token included
+    ]
+)
+REWARDS = pa.schema([("completion_id", pa.string()), ("prompt_id", pa.string()), ("reward", pa.float64())])
+KNOCKOUT_MATCHES = pa.schema(  # the winners of two brackets of a prompt's drafts meet
+    [
+        ("prompt_id", pa.string()),
+        ("start", pa.int32()),  # the bracket's first draft
+        ("size", pa.int32()),  # its number of drafts
+        ("left_sample", pa.int32()),  # sample_index of the winner of its first part
+        ("right_sample", pa.int32()),
+        ("score", pa.float64()),  # of the left draft over both orders; null when not both were scored, or not asked
+        ("decided_by", pa.string()),  # judge, or coin: a tie, identical texts or a missing verdict
+        ("winner_sample", pa.int32()),
+    ]
+)
+EQUAL_COMPUTE = pa.schema(  # win rate over generated tokens: revisions, and best of n drafts by each selector
+    [
+        ("policy_id", pa.string()),
+        ("eval_set", pa.string()),
+        ("judge", pa.string()),  # who scores, against the gold
+        ("temperature", pa.float64()),
+        ("strategy", pa.string()),  # revisions or best_of_n
+        ("selector", pa.string()),  # likelihood_sum, likelihood_mean, judge, reward_model or oracle; null for revisions
+        ("selected_by", pa.string()),  # the judge or model that picks; null for revisions and for the policy's own likelihood
+        ("note", pa.string()),  # what must be known of the selector
+        ("num_drafts", pa.int32()),  # n; 1 for revisions
+        ("num_revisions", pa.int32()),  # k; 0 for best of n
+        ("mean_tokens", pa.float64()),  # generated by the policy for one prompt
+        ("n_prompts", pa.int64()),
+        ("n_scored", pa.int64()),
+        ("win_rate", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+EQUAL_COMPUTE_MATCHES = pa.schema(  # k revisions against best of n where both cost the same
+    [
+        ("policy_id", pa.string()),
+        ("eval_set", pa.string()),
+        ("judge", pa.string()),
+        ("temperature", pa.float64()),
+        ("selector", pa.string()),
+        ("selected_by", pa.string()),
+        ("note", pa.string()),
+        ("num_revisions", pa.int32()),
+        ("num_drafts", pa.float64()),  # the n that costs as many tokens, between two integers as a mixture of both
+        ("mean_tokens", pa.float64()),
+        ("n_scored", pa.int64()),  # prompts scored on both sides; 0 where more drafts would be needed
+        ("revisions_win_rate", pa.float64()),
+        ("drafts_win_rate", pa.float64()),
+        ("difference", pa.float64()),  # revisions minus drafts, paired by prompt
+        ("standard_error", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+
+# Audits of a judge: the columns of a game that every kind of audit keeps.
+JUDGED = [field for field in GAMES if field.name not in ("candidate", "opponent")]
+AUDIT_VERDICTS = pa.schema(  # labelled pairs; prompt_id is the pair_id
+    [
+        *JUDGED,
+        ("cluster_id", pa.string()),
+        ("candidate", pa.string()),  # chosen or rejected: which of the pair's texts was drawn as the candidate
+        ("human", pa.float64()),  # share of people who prefer the candidate
+        ("candidate_length", pa.int64()),  # characters
+        ("opponent_length", pa.int64()),
+    ]
+)
+AUDIT_MEASURES = pa.schema(  # docs/judging.md says what each measure means
+    [
+        ("judge", pa.string()),
+        ("measure", pa.string()),
+        ("n", pa.int64()),
+        ("estimate", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+INJECTION_GAMES = pa.schema(  # seen from the attacker, who is the candidate
+    [
+        *JUDGED,
+        ("cluster_id", pa.string()),
+        ("attack", pa.string()),  # none: the same game before any attack
+        ("field", pa.string()),  # where the words stand: candidate, opponent or prompt; null without an attack
+    ]
+)
+ATTACK_RATES = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("attack", pa.string()),  # all: every attack together; control: harmless words, which an attack is read against
+        ("field", pa.string()),
+        ("n_games", pa.int64()),  # lost without the attack, or entered with a constant string
+        ("n_unscored", pa.int64()),
+        ("attack_rate", pa.float64()),  # share of the scored games that the attacker wins
+        ("standard_error", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("rate_as_is", pa.float64()),
+        ("rate_swapped", pa.float64()),
+        ("rate_both_orders", pa.float64()),  # share of the pairs won both times
+        ("score_shift", pa.float64()),
+        ("over_control", pa.float64()),  # paired by game; null without a control
+        ("over_control_low", pa.float64()),
+        ("over_control_high", pa.float64()),
+    ]
+)
+SENTINEL_GAMES = pa.schema(  # frozen pairs of texts, each asked in both orders at every look
+    [
+        ("pair_id", pa.string()),
+        ("cluster_id", pa.string()),
+        ("prompt", MESSAGES),
+        ("candidate", pa.string()),
+        ("candidate_text", pa.string()),
+        ("opponent", pa.string()),
+        ("opponent_text", pa.string()),
+    ]
+)
+SENTINEL_VERDICTS = pa.schema([*JUDGED, ("look_index", pa.int32())])
+SENTINEL_LOOKS = pa.schema(  # one look of one judge at one frozen set; the test is told in srpo_core/drift.py
+    [
+        ("sentinel", pa.string()),  # fingerprint of the frozen games
+        ("judge", pa.string()),
+        ("look_index", pa.int32()),
+        ("is_calibration", pa.bool_()),
+        ("looked_at", pa.string()),
+        ("models_answered", pa.string()),
+        ("system_fingerprints", pa.string()),
+        ("n_asked", pa.int64()),
+        ("n_failed_calls", pa.int64()),
+        ("n_unscored", pa.int64()),  # failed calls included
+        ("mean_score", pa.float64()),
+        ("n_games", pa.int64()),  # answered at this look and at every calibration look; null for a calibration look, as below
+        ("n_scored", pa.int64()),
+        ("shift", pa.float64()),
+        ("shift_low", pa.float64()),
+        ("shift_high", pa.float64()),
+        ("shift_p_value", pa.float64()),
+        ("flip_rate", pa.float64()),
+        ("calibration_flip_rate", pa.float64()),
+        ("flip_p_value", pa.float64()),
+        ("alarm", pa.bool_()),
     ]
 )

@@ -1,123 +1,145 @@
 """Which games a set of completions plays: every completion against each gold, or against another policy, in both orders.
 
 Games come in the order of their prompt ids. These are hashes, so any first part of the games is a fair sample of the prompts.
+A plan holds ids and numbers only; texts are read a prompt at a time, so a hundred thousand games take no more memory than ten.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from srpo_core.errors import InputError
 from srpo_core.judges import ORDERS, JudgeGame
 from srpo_core.records import Prompt, content_id
 from storage.artifact import Artifact
-from storage.schemas import COMPLETIONS, PROMPTS
+from storage.schemas import COMPLETIONS
+from storage.sorted_rows import grouped, iterate_sorted
 
 _COLUMNS = ["completion_id", "prompt_id", "sample_index", "revision_index", "text"]
+_ORDER = ["prompt_id", "sample_index", "revision_index"]
+
+Row = dict[str, Any]
 
 
-class GamePlan(NamedTuple):
-    """The games to play; both orders of a pairing stand next to each other, as_is first."""
+class GamePlan:
+    """The games to play, as often as it is iterated; both orders of a pairing stand next to each other, as_is first."""
 
-    games: list[JudgeGame]
-    prompts_without_gold: int
+    def __init__(
+        self,
+        completions: Artifact,
+        prompts: Sequence[Artifact],
+        opponents: Artifact | None,
+        opponent_revision_index: int | None,
+        judge: str,
+        repeats: int = 1,
+    ) -> None:
+        """Check that all is there. Raises InputError when completions, a prompt, all gold or an opponent's text is missing."""
+        self._completions, self._judge, self._repeats = completions, judge, repeats
+        self._prompt_parts = [path for artifact in prompts for path in artifact.parts()]
+        self._opponents, self._opponent_revision = opponents, opponent_revision_index
+        pairings = self._count_pairings()
+        self.prompts_without_gold = sum(not number for number in pairings.values())
+        self._num_games = self._count_games(pairings)
+
+    def __len__(self) -> int:
+        """How many games there are, both orders and all repeats counted."""
+        return self._num_games
+
+    def __iter__(self) -> Iterator[JudgeGame]:
+        """Read the texts prompt by prompt."""
+        prompts = iterate_sorted(self._prompt_parts, ["prompt_id", "prompt", "gold"], ["prompt_id"])
+        rivals = self._opponent_rows()
+        candidates = grouped(iterate_sorted(self._completions.parts(), _COLUMNS, _ORDER), "prompt_id")
+        for (_, rows), (_, found) in zip(candidates, _following(prompts, self._prompt_ids()), strict=True):
+            others = next(rivals)[1] if rivals is not None else None
+            for row in rows:
+                for opponent_id, text in _opponents_of(row, found[-1], others):
+                    yield from self._games(row, opponent_id, text, found[-1]["prompt"])
+
+    def _games(self, row: Row, opponent_id: str, opponent_text: str, prompt: Prompt) -> Iterator[JudgeGame]:
+        for repeat in range(self._repeats):
+            for order in ORDERS:
+                yield JudgeGame(
+                    # The texts are part of the id: a gold may change while its prompt stays.
+                    game_id=content_id(
+                        "game", row["completion_id"], row["text"], opponent_id, opponent_text, order, self._judge, repeat
+                    ),
+                    prompt=prompt,
+                    prompt_id=row["prompt_id"],
+                    candidate_id=row["completion_id"],
+                    candidate_text=row["text"],
+                    opponent_id=opponent_id,
+                    opponent_text=opponent_text,
+                    order=order,
+                    repeat_index=repeat,
+                )
+
+    def _prompt_ids(self) -> Iterator[str]:
+        """The prompts of the completions, each once, in order."""
+        for prompt_id, _ in grouped(iterate_sorted(self._completions.parts(), ["prompt_id"], ["prompt_id"]), "prompt_id"):
+            yield prompt_id
+
+    def _opponent_rows(self) -> Iterator[tuple[str, list[Row]]] | None:
+        if self._opponents is None:
+            return None
+        chosen = ("revision_index", self._opponent_revision)
+        return _following(iterate_sorted(self._opponents.parts(), _COLUMNS, _ORDER, chosen), self._prompt_ids())
+
+    def _count_pairings(self) -> dict[str, int]:
+        """Opponents that a completion of each prompt meets; by prompt id."""
+        asked = _prompt_ids(self._completions.parts())
+        if not asked:
+            raise InputError(
+                f"expected completions to judge at {self._completions.path}, found none; generate for a non-empty prompt set"
+            )
+        golds = {
+            row["prompt_id"]: len(row["gold"] or [])
+            for row in iterate_sorted(self._prompt_parts, ["prompt_id", "gold"], ["prompt_id"])
+            if row["prompt_id"] in asked
+        }
+        missing = sorted(asked - golds.keys())
+        if missing:
+            raise InputError(
+                f"expected the prompts of all completions at {self._completions.path} among the given prompt sets, found "
+                f"{len(missing)} missing ({missing[0]} first); give the prompt sets they were generated for"
+            )
+        return golds if self._opponents is None else self._check_opponents(asked, self._opponents)
+
+    def _check_opponents(self, asked: set[str], opponents: Artifact) -> dict[str, int]:
+        found = _prompt_ids(opponents.parts(), ("revision_index", self._opponent_revision))
+        missing = sorted(asked - found)
+        if missing:
+            raise InputError(
+                f"expected a completion of revision {self._opponent_revision} for every prompt at {opponents.path}, found "
+                f"{len(missing)} prompts without one ({missing[0]} first); generate it for the same prompts and revisions"
+            )
+        return dict.fromkeys(asked, 1)
+
+    def _count_games(self, pairings: dict[str, int]) -> int:
+        if not any(pairings.values()):
+            raise InputError(
+                f"expected gold texts to judge against, found none for any of {len(pairings)} prompts; "
+                "give prompts with gold, or another policy's completions as opponents"
+            )
+        texts = Counter(self._completions.read(COMPLETIONS, columns=["prompt_id"])["prompt_id"].to_pylist())
+        return sum(pairings[prompt] * number for prompt, number in texts.items()) * len(ORDERS) * self._repeats
 
 
-class _Opponent(NamedTuple):
-    opponent_id: str
-    text: str
+def _prompt_ids(parts: Sequence[Path], where: tuple[str, Any] | None = None) -> set[str]:
+    return {row["prompt_id"] for row in iterate_sorted(parts, ["prompt_id"], ["prompt_id"], where)}
 
 
-def plan_games(
-    completions: Artifact,
-    prompts: Sequence[Artifact],
-    opponents: Artifact | None,
-    opponent_revision_index: int | None,
-    judge: str,
-) -> GamePlan:
-    """All games of `completions`. Raises InputError when a prompt, a gold or an opponent's completion is missing."""
-    candidates = completions.read(COMPLETIONS, columns=_COLUMNS).to_pylist()
-    if not candidates:
-        raise InputError(f"expected completions to judge at {completions.path}, found none; generate for a non-empty prompt set")
-    known = _read_prompts(prompts)
-    _refuse_unknown_prompts(candidates, known, completions)
-    if opponents is None:
-        rivals, without_gold = _golds(candidates, known)
-    else:
-        rivals, without_gold = _policy_opponents(candidates, opponents, opponent_revision_index), 0
-    candidates.sort(key=lambda row: (row["prompt_id"], row["sample_index"], row["revision_index"]))
-    games = [
-        game
-        for row in candidates
-        for opponent in rivals.get((row["prompt_id"], row["sample_index"]), [])
-        for game in _both_orders(row, opponent, known[row["prompt_id"]]["prompt"], judge)
-    ]
-    return GamePlan(games, without_gold)
+def _following(rows: Iterator[Row], prompt_ids: Iterator[str]) -> Iterator[tuple[str, list[Row]]]:
+    """The group of rows of each of `prompt_ids`; both come in the order of prompt ids."""
+    groups = grouped(rows, "prompt_id")
+    for wanted in prompt_ids:
+        yield next((prompt_id, group) for prompt_id, group in groups if prompt_id == wanted)
 
 
-def _read_prompts(prompts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:
-    columns = ["prompt_id", "prompt", "gold"]
-    return {row["prompt_id"]: row for artifact in prompts for row in artifact.read(PROMPTS, columns=columns).to_pylist()}
-
-
-def _refuse_unknown_prompts(candidates: list[dict[str, Any]], known: dict[str, dict[str, Any]], completions: Artifact) -> None:
-    missing = sorted({row["prompt_id"] for row in candidates} - known.keys())
-    if missing:
-        raise InputError(
-            f"expected the prompts of all completions at {completions.path} among the given prompt sets, found {len(missing)} "
-            f"missing ({missing[0]} first); give the prompt sets they were generated for"
-        )
-
-
-Rivals = dict[tuple[str, int], list[_Opponent]]  # by prompt and the candidate's sample index
-
-
-def _golds(candidates: list[dict[str, Any]], known: dict[str, dict[str, Any]]) -> tuple[Rivals, int]:
-    rivals: Rivals = {}
-    without: set[str] = set()
-    for row in candidates:
-        gold = known[row["prompt_id"]]["gold"] or []
-        if gold:
-            rivals[row["prompt_id"], row["sample_index"]] = [_Opponent(f"gold:{i}", text) for i, text in enumerate(gold)]
-        else:
-            without.add(row["prompt_id"])
-    if not rivals:
-        raise InputError(
-            f"expected gold texts to judge against, found none for any of {len(without)} prompts; "
-            "give prompts with gold, or another policy's completions as opponents"
-        )
-    return rivals, len(without)
-
-
-def _policy_opponents(candidates: list[dict[str, Any]], opponents: Artifact, revision_index: int | None) -> Rivals:
-    """Sample i meets the opponent's sample i, counted round where the opponent has fewer."""
-    by_prompt: dict[str, list[dict[str, Any]]] = {}
-    for row in opponents.read(COMPLETIONS, columns=_COLUMNS).to_pylist():
-        if row["revision_index"] == revision_index:
-            by_prompt.setdefault(row["prompt_id"], []).append(row)
-    missing = sorted({row["prompt_id"] for row in candidates} - by_prompt.keys())
-    if missing:
-        raise InputError(
-            f"expected a completion of revision {revision_index} for every prompt at {opponents.path}, found {len(missing)} "
-            f"prompts without one ({missing[0]} first); generate it for the same prompts with that many revisions"
-        )
-    rivals: Rivals = {}
-    for row in candidates:
-        samples = sorted(by_prompt[row["prompt_id"]], key=lambda other: other["sample_index"])
-        chosen = samples[row["sample_index"] % len(samples)]
-        rivals[row["prompt_id"], row["sample_index"]] = [_Opponent(chosen["completion_id"], chosen["text"])]
-    return rivals
-
-
-def _both_orders(row: dict[str, Any], opponent: _Opponent, prompt: Prompt, judge: str) -> Iterator[JudgeGame]:
-    for order in ORDERS:
-        yield JudgeGame(
-            # The texts are part of the id: a gold may change while its prompt stays.
-            game_id=content_id("game", row["completion_id"], row["text"], *opponent, order, judge, 0),
-            prompt=prompt,
-            prompt_id=row["prompt_id"],
-            candidate_id=row["completion_id"],
-            candidate_text=row["text"],
-            opponent_id=opponent.opponent_id,
-            opponent_text=opponent.text,
-            order=order,
-        )
+def _opponents_of(row: Row, prompt: Row, others: list[Row] | None) -> list[tuple[str, str]]:
+    """Ids and texts that a completion meets: each gold; or of another policy sample i, counted round where it has fewer."""
+    if others is None:
+        return [(f"gold:{index}", text) for index, text in enumerate(prompt["gold"] or [])]
+    chosen = others[row["sample_index"] % len(others)]
+    return [(chosen["completion_id"], chosen["text"])]

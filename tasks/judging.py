@@ -1,35 +1,73 @@
 """The judging stage: completions and prompts in, one row per game out (table `games`).
 
 A killed run started again reads its journal and the reply ledger first and asks only for what neither holds. A game whose call
-failed after all attempts is unscored and counted; delete the artifact's folder and run again to ask for just those.
+failed after all attempts is unscored and counted; `retry_failed_calls` asks for just those. `reread_replies` reads the stored
+replies again without a call. Both replace a complete artifact: it stays as it is until the new one is complete.
 """
 
-import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from srpo_core.config import ApiJudgeSettings, JudgeSettings
+from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.errors import InputError
-from srpo_core.judge_presets import find_preset
-from srpo_core.judges import IDENTICAL, JudgeGame, Verdict, is_failed_call, outcome_of, resolve_base_url
-from srpo_core.judging_queue import Keep, ask_judge
-from srpo_core.records import Prompt
-from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, hash_of, writing
-from storage.journal import list_journals, new_journal, read_journal, write_parts
-from storage.reply_ledger import ReplyLedger
+from srpo_core.judges import JudgeGame, Verdict, is_failed_call, unscored
+from srpo_core.request_limits import Spent
+from srpo_core.verdict_parsing import PARSER_VERSION
+from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
+from storage.part_stream import PartStream
 from storage.schemas import GAMES
-from tasks.judge_games import plan_games
+from tasks.deciding import Facts, decide_games, find_stored, remove_working_files
+from tasks.judge_games import GamePlan
+from tasks.judge_identity import fingerprint_settings, judge_name
 
+__all__ = ["decide_games", "fingerprint_settings", "game_row", "judge_completions", "judge_name", "remove_working_files"]
 VERSION = 1
-_RULE_ROWS_PER_PART = 100_000  # computed in one go: small parts would only cost time
+ROWS_PER_PART = 5000  # about 10 MB of memory while they are collected
+NO_REPLY = "api_error:no_reply_stored"  # counts as a failed call: it may be asked again
 logger = logging.getLogger("srpo.judge")
 
 Row = dict[str, Any]
+Rows = Iterator[Row]
+
+
+class Match(NamedTuple):
+    """What plays whom, before whom."""
+
+    completions: Artifact
+    prompts: list[Artifact]
+    settings: JudgeSettings
+    opponents: Artifact | None = None  # None: the gold texts
+    opponent_revision_index: int | None = None
+
+    @property
+    def repeats(self) -> int:
+        """How often each question is asked."""
+        return self.settings.repeats if isinstance(self.settings, ApiJudgeSettings) else 1
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings that change the games."""
+        asked = {"judge": fingerprint_settings(self.settings), "opponent_revision_index": self.opponent_revision_index}
+        if isinstance(self.settings, ApiJudgeSettings) and PARSER_VERSION > 1:
+            asked |= {"parser": PARSER_VERSION}
+        return asked | ({"repeats": self.repeats} if self.repeats > 1 else {})
+
+    @property
+    def parents(self) -> dict[str, Artifact]:
+        """By role; prompt sets in the order of their digests, so that naming them in another order is the same question."""
+        ordered = sorted(self.prompts, key=lambda artifact: artifact.digest)
+        parents = {"completions": self.completions} | {f"prompts_{i}": artifact for i, artifact in enumerate(ordered)}
+        return parents if self.opponents is None else parents | {"opponents": self.opponents}
+
+    def plan(self) -> GamePlan:
+        """The games. Raises InputError when prompts, gold or opponents are missing."""
+        if (self.opponents is None) != (self.opponent_revision_index is None):
+            raise InputError("expected opponents together with opponent_revision_index, found only one; give both or neither")
+        name = judge_name(self.settings)
+        return GamePlan(self.completions, self.prompts, self.opponents, self.opponent_revision_index, name, self.repeats)
 
 
 def judge_completions(
@@ -40,69 +78,78 @@ def judge_completions(
     *,
     opponents: Artifact | None = None,
     opponent_revision_index: int | None = None,
+    resources: Resources | None = None,
+    spent: Spent | None = None,
 ) -> Artifact:
     """Judge every completion against each gold, or against `opponents`' completion of the same prompt, in both orders.
 
-    Writes the artifact `games`. Raises InputError for unusable prompts, opponents, presets or a missing key, and WorkFailed when
-    the judge cannot be reached or goes down; nothing is then marked complete and no reply is lost.
+    Writes the artifact `games`. `spent` lets several stages share a budget. Raises InputError for unusable prompts, opponents,
+    presets or a missing key, and WorkFailed when the judge cannot be reached, goes down or its budget is spent; nothing is then
+    marked complete and no reply is lost.
     """
-    if (opponents is None) != (opponent_revision_index is None):
-        raise InputError("expected opponents together with opponent_revision_index, found only one of them; give both or neither")
-    judged_by = fingerprint_settings(settings)
-    asked = {"judge": judged_by, "opponent_revision_index": opponent_revision_index}
-    parents = _parents(completions, prompts, opponents)
-    fingerprint = compute_fingerprint("games", VERSION, asked, parents)
-    found = find_artifact(home, "games", fingerprint)
+    match = Match(completions, prompts, settings, opponents, opponent_revision_index)
+    found = find_games(match, home)
     if found is not None:
         return found
-    name = judge_name(settings)
-    plan = plan_games(completions, prompts, opponents, opponent_revision_index, name)
-    with writing(home, "games", fingerprint, version=VERSION, settings=asked, parents=parents) as writer:
+    plan = match.plan()
+    with _writing(match, home) as writer:
         if writer.artifact is not None:
             return writer.artifact
-        counts = {"prompts_without_gold": plan.prompts_without_gold}
-        if isinstance(settings, ApiJudgeSettings):
-            return _finish_api(writer, plan.games, settings, home, name, counts)
-        counts |= {"identical": sum(map(_is_identical, plan.games))}
-        rows = [_row(game, verdict, name) for game, verdict in _decide_by_rule(plan.games)]
-        files = write_parts(writer, rows, GAMES, _RULE_ROWS_PER_PART)
-        return writer.complete(files, counts=counts | count_verdicts(rows), info={"judge": name})
+        facts: Facts = {}
+        options = {"journal_folder": writer.path, "resources": resources, "spent": spent, "facts": facts}
+        name = judge_name(settings)
+        rows = (game_row(game, verdict, name) for game, verdict in decide_games(plan, settings, home, **options))
+        return _complete(writer, rows, match, plan.prompts_without_gold, facts)
 
 
-def fingerprint_settings(settings: JudgeSettings) -> dict[str, Any]:
-    """What of a judge's settings changes its numbers; the rest is speed, prices and patience."""
-    if not isinstance(settings, ApiJudgeSettings):
-        return {"kind": settings.kind}
-    chosen = settings.model_dump(include={"kind", "model", "preset", "temperature", "max_tokens", "structured"})
-    return chosen | {"base_url": resolve_base_url(settings), "preset_hash": find_preset(settings.preset).hash}
+def retry_failed_calls(match: Match, home: Path, *, spent: Spent | None = None) -> Artifact:
+    """Ask again for the games of a complete artifact whose call failed; every other verdict stays. Raises as judging does."""
+    settings = _api_settings(match)
+    with _writing(match, home) as writer:
+        old = writer.artifact
+        if old is None:
+            raise InputError(
+                f"expected complete games of these completions by {judge_name(settings)} in {home}, found none; "
+                "run the same command without --retry-failed"
+            )
+        failed = {row["game_id"] for row in old.rows() if is_failed_call(row["unscored_reason"])}
+        if not failed:
+            return old
+        games = [game for game in match.plan() if game.game_id in failed]
+        facts: Facts = {}
+        name = judge_name(settings)
+        decided = decide_games(games, settings, home, journal_folder=writer.path, spent=spent, facts=facts)
+        answered = {game.game_id: game_row(game, verdict, name) for game, verdict in decided}
+        rows = (answered.get(row["game_id"], row) for row in old.rows())
+        return _complete(writer, rows, match, old.counts["prompts_without_gold"], old.info | facts)
 
 
-def judge_name(settings: JudgeSettings) -> str:
-    """The judge in tables: rule, or model:preset:hash, where the hash tells apart what changes numbers."""
-    if not isinstance(settings, ApiJudgeSettings):
-        return settings.kind
-    return f"{settings.model}:{settings.preset}:{hash_of(fingerprint_settings(settings), 6)}"
+def reread_replies(match: Match, home: Path) -> Artifact:
+    """Read the stored replies again, without a call; a game without one keeps its reason, or is unscored as a failed call.
+
+    Raises InputError when no reply is stored at all.
+    """
+    settings = _api_settings(match)
+    plan, name = match.plan(), judge_name(settings)
+    _refuse_without(sum(verdict is None for _, verdict in find_stored(plan, settings, home)), len(plan), home)
+    with _writing(match, home) as writer:
+        old = writer.artifact
+        failed = {row["game_id"]: row for row in old.rows() if is_failed_call(row["unscored_reason"])} if old else {}
+        rows = (
+            failed.get(game.game_id) or game_row(game, unscored(NO_REPLY), name)
+            if verdict is None
+            else game_row(game, verdict, name)
+            for game, verdict in find_stored(plan, settings, home)
+        )
+        return _complete(writer, rows, match, plan.prompts_without_gold, old.info if old else {})
 
 
-def count_verdicts(rows: Sequence[Row]) -> dict[str, int]:
-    """Games scored and unscored, and the unscored by reason."""
-    reasons = Counter(row["unscored_reason"] for row in rows if row["outcome"] == "unscored")
-    counts = {"games": len(rows), "scored": len(rows) - reasons.total(), "unscored": reasons.total()}
-    return counts | {f"unscored:{reason}": n for reason, n in sorted(reasons.items())}
+def find_games(match: Match, home: Path) -> Artifact | None:
+    """The complete games of `match`, or None."""
+    return find_artifact(home, "games", compute_fingerprint("games", VERSION, match.asked, match.parents))
 
 
-def _parents(completions: Artifact, prompts: list[Artifact], opponents: Artifact | None) -> dict[str, Artifact]:
-    """By role; prompt sets in the order of their digests, so that naming them in another order is the same question."""
-    ordered = sorted(prompts, key=lambda artifact: artifact.digest)
-    parents = {"completions": completions} | {f"prompts_{i}": artifact for i, artifact in enumerate(ordered)}
-    return parents if opponents is None else parents | {"opponents": opponents}
-
-
-def _is_identical(game: JudgeGame) -> bool:
-    return game.candidate_text.strip() == game.opponent_text.strip()
-
-
-def _row(game: JudgeGame, verdict: Verdict, judge: str) -> Row:
+def game_row(game: JudgeGame, verdict: Verdict, judge: str) -> Row:
     """A row of the table `games`."""
     named = {
         "game_id": game.game_id,
@@ -116,109 +163,91 @@ def _row(game: JudgeGame, verdict: Verdict, judge: str) -> Row:
     return named | {name: getattr(verdict, name) for name in GAMES.names if name not in named}
 
 
-def _decide_by_rule(games: Sequence[JudgeGame]) -> Iterator[tuple[JudgeGame, Verdict]]:
-    """The newsroom's exact probability; it knows no order, so one computation serves both."""
-    from srpo_core.newsroom import preference_probability
+class VerdictCounts:
+    """Games scored and unscored, the unscored by reason, and who answered; counted row by row."""
 
-    probability = cache(preference_probability)
-    for game in games:
-        if _is_identical(game):
-            yield game, IDENTICAL
-        else:
-            try:
-                score = probability(_document(game.prompt), game.candidate_text, game.opponent_text)
-            except ValueError as error:
-                raise InputError(
-                    f"expected newsroom documents for the rule judge, found prompt {game.prompt_id} ({error}); use an api judge"
-                ) from error
-            yield game, Verdict(outcome_of(score), score)
+    def __init__(self, settings: JudgeSettings) -> None:
+        """Nothing is counted yet."""
+        self._model = settings.model if isinstance(settings, ApiJudgeSettings) else None
+        self._games = self._identical = self._other_model = 0
+        self._reasons: Counter[str] = Counter()
+        self.models_answered: Counter[str] = Counter()
+
+    def add(self, row: Row) -> Row:
+        """Count a row and hand it on."""
+        self._games += 1
+        self._identical += bool(row.get("identical"))
+        if row["outcome"] == "unscored":
+            self._reasons[row["unscored_reason"]] += 1
+        if row["model_answered"]:
+            self.models_answered[row["model_answered"]] += 1
+            self._other_model += self._model is not None and _is_other_model(row["model_answered"], self._model)
+        return row
+
+    def counts(self) -> dict[str, int]:
+        """By name, as manifests have them."""
+        unscored_games = self._reasons.total()
+        counts = {"identical": self._identical, "games": self._games, "scored": self._games - unscored_games}
+        counts |= {"unscored": unscored_games} | {f"unscored:{reason}": n for reason, n in sorted(self._reasons.items())}
+        return counts if self._model is None else counts | {"answered_by_other_model": self._other_model}
 
 
-def _document(prompt: Prompt) -> str:
-    """What the user gave to summarise: the last user turn."""
-    turns = [turn["content"] for turn in prompt if turn["role"] == "user"]
-    if not turns:
-        raise InputError("expected a user turn in every prompt the rule judge reads, found none; use prompts with a document")
-    return turns[-1]
+def _writing(match: Match, home: Path) -> Any:
+    asked, parents = match.asked, match.parents
+    fingerprint = compute_fingerprint("games", VERSION, asked, parents)
+    return writing(home, "games", fingerprint, version=VERSION, settings=asked, parents=parents)
 
 
-def _finish_api(
-    writer: ArtifactWriter, games: list[JudgeGame], settings: ApiJudgeSettings, home: Path, name: str, counts: dict[str, int]
-) -> Artifact:
-    """Ask what is not known yet, then compact everything into parts in the order of the plan."""
-    journals = list_journals(writer.path)
-    rows = {game.game_id: _row(game, IDENTICAL, name) for game in games if _is_identical(game)}
-    counts = counts | {"identical": len(rows)}
-    rows |= _journalled_rows(journals, {game.game_id for game in games})
-    with new_journal(writer.path) as journal, ReplyLedger(home) as ledger:
-
-        def keep(game: JudgeGame, verdict: Verdict) -> None:
-            rows[game.game_id] = _row(game, verdict, name)
-            journal.append(rows[game.game_id])
-
-        pending = [game for game in games if game.game_id not in rows]
-        info = run_in_own_loop(_ask(pending, settings, ledger, name, keep, len(rows)))
-    ordered = [rows[game.game_id] for game in games]
-    other = sum(_is_other_model(row["model_answered"], settings.model) for row in ordered)
-    if other:
-        logger.warning("%d of %d games were answered by another model than %s", other, len(ordered), settings.model)
-    counts |= count_verdicts(ordered) | {"answered_by_other_model": other}
-    info |= {"judge": name, "models_answered": dict(Counter(r["model_answered"] for r in ordered if r["model_answered"]))}
-    artifact = writer.complete(write_parts(writer, ordered, GAMES), counts=counts, info=info)
-    for path in [*journals, journal.path]:
+def _complete(writer: ArtifactWriter, rows: Rows, match: Match, prompts_without_gold: int, facts: Facts) -> Artifact:
+    """Write `rows` beside what an earlier attempt wrote, list them in the manifest, then remove what is not listed."""
+    attempts = [int(path.stem.rsplit("-", 1)[1]) for path in writer.finished_parts()]
+    counts = VerdictCounts(match.settings)
+    stream = PartStream(writer, GAMES, attempt=max(attempts, default=-1) + 1, rows_per_part=ROWS_PER_PART)
+    for row in rows:
+        stream.add_row(counts.add(row))
+    files = stream.close()
+    info = facts | {"judge": judge_name(match.settings), "models_answered": dict(counts.models_answered)}
+    artifact = writer.complete(files, counts={"prompts_without_gold": prompts_without_gold} | counts.counts(), info=info)
+    for path in set(writer.finished_parts()) - set(files):
         path.unlink()
-    _warn_of_failed_calls(artifact)
+    remove_working_files(writer.path)
+    _warn(artifact, match.settings)
     return artifact
 
 
-def _journalled_rows(journals: list[Path], planned: set[str]) -> dict[str, Row]:
-    """Verdicts of earlier, interrupted attempts. A failed call is no verdict: it is asked again."""
-    rows = (row for path in journals for row in read_journal(path))
-    return {row["game_id"]: row for row in rows if row["game_id"] in planned and not is_failed_call(row["unscored_reason"])}
-
-
-async def _ask(
-    games: list[JudgeGame], settings: ApiJudgeSettings, ledger: ReplyLedger, name: str, keep: Keep, known: int
-) -> dict[str, Any]:
-    """Take kept replies first, ask for the rest, and tell how it went."""
-    from srpo_core.api_judge import ApiJudge  # here, because importing the client takes a second
-
-    async with ApiJudge(settings, ledger, name=name) as judge:
-        pending = []
-        for game in games:
-            verdict = judge.find_verdict(game)
-            if verdict is None:
-                pending.append(game)
-            else:
-                keep(game, verdict)
-        logger.info("%d games: %d to ask, %d known", known + len(games), len(pending), known + len(games) - len(pending))
-        await ask_judge(
-            judge, pending, keep, max_concurrency=settings.max_concurrency, answered_before=known + len(games) - len(pending)
+def _api_settings(match: Match) -> ApiJudgeSettings:
+    if not isinstance(match.settings, ApiJudgeSettings):
+        raise InputError(
+            f"expected an api judge, whose calls can fail and whose replies are stored, found {match.settings.kind}; "
+            "leave out --retry-failed and --reparse"
         )
-        return {"requests_answered": judge.requests_answered, "reply_schema": judge.reply_schema}
+    return match.settings
 
 
-def run_in_own_loop(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Run `work` to its end, also from a notebook, whose thread already runs an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+def _refuse_without(without: int, games: int, home: Path) -> None:
+    if without == games:
+        raise InputError(
+            f"expected stored replies for these games in {home}, found none for any of {games}; "
+            "run the same command without --reparse to ask"
+        )
+    if without:
+        logger.warning("%d of %d games have no stored reply and are unscored; --retry-failed asks for them", without, games)
 
 
-def _is_other_model(answered: str | None, asked: str) -> bool:
+def _is_other_model(answered: str, asked: str) -> bool:
     """Servers add a version (gpt-x-2025-01-01, name@main) or drop a folder; anything else is another model."""
-    return answered is not None and not answered.startswith(asked) and not asked.endswith(answered)
+    return not answered.startswith(asked) and not asked.endswith(answered)
 
 
-def _warn_of_failed_calls(artifact: Artifact) -> None:
-    failed = sum(n for name, n in artifact.counts.items() if is_failed_call(name.removeprefix("unscored:")))
+def _warn(artifact: Artifact, settings: JudgeSettings) -> None:
+    counts = artifact.counts
+    other = counts.get("answered_by_other_model", 0)
+    if other and isinstance(settings, ApiJudgeSettings):
+        logger.warning("%d of %d games were answered by another model than %s", other, counts["games"], settings.model)
+    failed = sum(n for name, n in counts.items() if is_failed_call(name.removeprefix("unscored:")))
     if failed:
         logger.warning(
-            "%d of %d games have no reply after all attempts and are unscored; delete %s and run again to ask for just those",
+            "%d of %d games have no reply after all attempts and are unscored; srpo judge --retry-failed asks for just those",
             failed,
-            artifact.counts["games"],
-            artifact.path,
+            counts["games"],
         )

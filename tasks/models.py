@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings
 from srpo_core.errors import InputError
@@ -31,6 +32,28 @@ def model_folder(policy: Artifact) -> Path:
     return Path(external) if external else policy.path / "model"
 
 
+class ModelFiles(NamedTuple):
+    """Weights that lie outside the home, and what names them."""
+
+    folder: Path
+    origin: dict[str, Any]  # name_or_path and commit of a hub model; of a folder one hash over its files
+
+
+def locate_model(name: str, revision: str | None) -> ModelFiles:
+    """The files of a model: those of a folder, or of a hub model, downloaded where they are not here yet.
+
+    A hub model is named by its commit, a folder by what it holds, wherever it lies. Raises InputError for a folder without
+    weights or tokenizer, and for a hub model that cannot be had.
+    """
+    folder = Path(name)
+    commit = None if folder.is_dir() else _resolve_commit(name, revision)
+    if commit is not None:
+        folder = _download(name, commit)
+    _check_files(folder, name)
+    origin = {"name_or_path": name, "commit": commit} if commit else {"files": _hash_files(folder)}
+    return ModelFiles(folder.resolve(), origin)
+
+
 def prepare_base_model(
     settings: ModelSettings, home: Path, data: Artifact | None, template: TemplateSettings | None = None
 ) -> Artifact:
@@ -42,21 +65,15 @@ def prepare_base_model(
     if settings.small is not None:
         return _make_small(settings, home, data, template)
     name = str(settings.name_or_path)
-    folder = Path(name)
-    commit = None if folder.is_dir() else _resolve_commit(name, settings.revision)
-    if commit is not None:
-        folder = _download(name, commit)
-    _check_files(folder, name)
-    # A hub model is named by its commit, a folder by what it holds, wherever it lies.
-    origin = {"name_or_path": name, "commit": commit} if commit else {"files": _hash_files(folder)}
+    folder, origin = locate_model(name, settings.revision)
     asked = {"method": "hub", "settings": origin}
     fingerprint = compute_fingerprint("policies", VERSION, asked, {})
     with writing(home, "policies", fingerprint, version=VERSION, settings=asked, parents={}) as writer:
-        if writer.artifact is not None and writer.artifact.info["model_folder"] == str(folder.resolve()):
+        if writer.artifact is not None and writer.artifact.info["model_folder"] == str(folder):
             return writer.artifact
         listing = writer.path / "weights.json"
         parquet.write_json(listing, asked)
-        return writer.complete([listing], info={"name": name, "model_folder": str(folder.resolve())})
+        return writer.complete([listing], info={"name": name, "model_folder": str(folder)})
 
 
 def adopt_reference(

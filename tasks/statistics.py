@@ -1,98 +1,49 @@
-"""From comparisons (one question, both orders) to the statistics tables of the results database.
+"""From curves to the statistics tables: of the results database, and of a file of verdicts with several groups.
 
-Orchestration only: every number comes from `srpo_core.win_rate` and `srpo_core.resampling`. A curve is one policy on one
-evaluation set against one opponent, by one judge, at one temperature, over its revisions.
+Orchestration only: every number comes from `srpo_core` (`win_rate`, `resampling`, `scoring_rules`, `length_control`,
+`sequential`).
 """
 
 import itertools
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from srpo_core.comparisons import cluster_means, clusters_by_prompt, lengths_by_prompt
 from srpo_core.resampling import crossed_bootstrap, paper_shading, sup_t_quantile
+from srpo_core.scoring_rules import RULES
 from srpo_core.win_rate import (
     Floats,
-    PromptScores,
     holm,
     order_statistics,
     paired_difference,
-    prompt_scores,
     sign_test,
     win_rate_interval,
 )
 from storage import schemas
+from tasks.curves import SETTING, Curve, Point, build_curves, floats, group_rows
 
-POLICY = ("method", "policy_id", "seed", "alpha", "beta", "learning_rate")
-SETTING = ("eval_set", "is_ood", "opponent", "opponent_policy_id", "opponent_revision_index", "judge", "temperature", "sampling")
+Row = dict[str, Any]
 METHOD_ORDER = ("srpo", "dpo_both", "ipo_both", "dpo", "ipo", "sft", "hub")
 
 
-class Point(NamedTuple):
-    """One revision of a curve: its prompts' scores and what is missing."""
-
-    scores: PromptScores
-    n_unscored: int  # games
-
-
-class Curve(NamedTuple):
-    """One policy in one setting, over revisions; all revisions share one axis of prompts."""
-
-    key: dict[str, Any]  # POLICY and SETTING
-    clusters: list[str]  # (P,)
-    prompts: list[str]  # (P,)
-    points: dict[int, Point]
-
-    def scores(self, revision: int) -> Floats:
-        """Per-prompt scores (P,) of one revision on the curve's axis, NaN where unscored or not asked."""
-        found = dict(zip(self.points[revision].scores.prompts.tolist(), self.points[revision].scores.score, strict=True))
-        return np.array([found.get(prompt, np.nan) for prompt in self.prompts])
-
-
-def compute_statistics(comparisons: pa.Table) -> dict[str, pa.Table]:
-    """Every statistics table from comparisons as `storage.results_relations.comparisons` gives them."""
+def compute_statistics(comparisons: pa.Table, names: Collection[str] | None = None) -> dict[str, pa.Table]:
+    """Statistics tables from comparisons (`schemas.COMPARISONS`): those called `names`, or every one."""
     curves = build_curves(comparisons)
-    tables: dict[str, tuple[Iterator[dict[str, Any]], pa.Schema]] = {
-        "win_rates": (_win_rates(curves), schemas.WIN_RATES),
-        "win_rate_bands": (_bands(curves), schemas.WIN_RATE_BANDS),
-        "revision_gain": (_revision_gain(curves), schemas.REVISION_GAIN),
-        "head_to_head": (_head_to_head(curves), schemas.HEAD_TO_HEAD),
-        "win_rates_by_method": (_by_method(curves), schemas.WIN_RATES_BY_METHOD),
-        "judge_consistency": (_judge_consistency(comparisons), schemas.JUDGE_CONSISTENCY),
+    made = {name: (make(curves), schema) for name, (make, schema) in TABLES.items()}
+    made[JUDGE_CONSISTENCY] = (_judge_consistency(comparisons), schemas.JUDGE_CONSISTENCY)
+    return {
+        name: pa.Table.from_pylist([_without_nan(row) for row in rows], schema)
+        for name, (rows, schema) in made.items()  # the rows of a table are made when it is its turn
+        if names is None or name in names
     }
-    return {name: pa.Table.from_pylist([_without_nan(row) for row in rows], schema) for name, (rows, schema) in tables.items()}
 
 
-def build_curves(comparisons: pa.Table) -> list[Curve]:
-    """Group comparisons into curves, in a fixed order."""
-    grouped: dict[tuple[Any, ...], dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in _groups(comparisons, (*POLICY, *SETTING, "revision_index")):
-        grouped[tuple(row[name] for name in (*POLICY, *SETTING))][row["revision_index"]].append(row)
-    curves = [_curve(dict(zip((*POLICY, *SETTING), key, strict=True)), rows) for key, rows in grouped.items()]
-    return sorted(curves, key=lambda curve: [str(value) for value in curve.key.values()])
-
-
-def _curve(key: dict[str, Any], revisions: Mapping[int, list[dict[str, Any]]]) -> Curve:
-    cluster_of: dict[str, str] = {}
-    points = {}
-    for revision, (row,) in sorted(revisions.items()):
-        cluster_of |= dict(zip(row["prompt_id"], row["cluster_id"], strict=True))
-        scores = prompt_scores(row["prompt_id"], _floats(row["as_is"]), _floats(row["swapped"]))
-        points[revision] = Point(scores, sum(row["n_unscored"]))
-    prompts = sorted(cluster_of)
-    return Curve(key, [cluster_of[prompt] for prompt in prompts], prompts, points)
-
-
-def _groups(comparisons: pa.Table, key: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a group: the key, and lists of what was compared, in the table's order."""
-    lists = ("prompt_id", "cluster_id", "as_is", "swapped", "n_unscored")
-    grouped = comparisons.group_by(list(key), use_threads=False).aggregate([(name, "list") for name in lists])
-    return grouped.rename_columns({f"{name}_list": name for name in lists}).to_pylist()
-
-
-def _win_rates(curves: list[Curve]) -> Iterator[dict[str, Any]]:
+def _win_rates(curves: list[Curve]) -> Iterator[Row]:
     for curve in curves:
         for revision, point in curve.points.items():
             rate = win_rate_interval(curve.scores(revision), curve.clusters)
@@ -107,7 +58,7 @@ def _win_rates(curves: list[Curve]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _bands(curves: list[Curve]) -> Iterator[dict[str, Any]]:
+def _bands(curves: list[Curve]) -> Iterator[Row]:
     for curve in curves:
         quantile = sup_t_quantile([curve.scores(revision) for revision in curve.points], curve.clusters)
         for row in _win_rates([curve]):
@@ -121,10 +72,54 @@ def _bands(curves: list[Curve]) -> Iterator[dict[str, Any]]:
                 "bound_high": float(point.scores.high.mean()),
                 "n_clusters": len(set(curve.clusters)),
                 "paper_shading": paper_shading(scores),
+                "n_identical": point.n_identical,
+                "anytime_p_value": _anytime_p_value(scores, curve.clusters),
             }
 
 
-def _revision_gain(curves: list[Curve]) -> Iterator[dict[str, Any]]:
+def _anytime_p_value(scores: Floats, clusters: list[str]) -> float | None:
+    """Of the prompts in the order of their ids, which are hashes of what they say: as good an order as a drawn one."""
+    from srpo_core.sequential import anytime_test
+
+    means = cluster_means(scores, clusters)[1]
+    return anytime_test(means).p_value if means.size else None
+
+
+def _length_control(curves: list[Curve]) -> Iterator[Row]:
+    for curve in curves:
+        for revision, point in curve.points.items():
+            yield _key(curve, revision) | _controlled(point)
+
+
+def _controlled(point: Point) -> Row:
+    from srpo_core.length_control import length_controlled_win_rate
+
+    lengths = lengths_by_prompt(point.comparisons)
+    clusters = clusters_by_prompt(point.comparisons)
+    found = length_controlled_win_rate(point.scores.score, lengths[0], lengths[1], clusters)
+    controlled = point.scores.score[~np.isnan(lengths).any(axis=0)]
+    return {
+        "n_scored": found.n,
+        "length_ratio": found.length_ratio,
+        "win_rate": float(np.nanmean(controlled)) if found.n else None,
+        "length_controlled_win_rate": found.win_rate,
+        "standard_error": found.standard_error,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "refused": found.refused,
+    }
+
+
+def _by_rule(curves: list[Curve]) -> Iterator[Row]:
+    for curve in curves:
+        for revision, point in curve.points.items():
+            for rule in RULES.values():
+                found = rule(point.comparisons)._asdict()
+                beside = json.dumps(_without_nan(found["beside"]), sort_keys=True) if found["beside"] else None
+                yield _key(curve, revision) | found | {"beside": beside}
+
+
+def _revision_gain(curves: list[Curve]) -> Iterator[Row]:
     for curve in curves:
         later = [revision for revision in curve.points if revision > 0]
         if 0 not in curve.points or not later:
@@ -150,7 +145,7 @@ def _revision_gain(curves: list[Curve]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _head_to_head(curves: list[Curve]) -> Iterator[dict[str, Any]]:
+def _head_to_head(curves: list[Curve]) -> Iterator[Row]:
     """Pairs of methods of one seed (a policy without a seed meets every seed) in one setting."""
     same = tuple(name for name in SETTING if name != "is_ood")  # of one set, known for one policy and not for another
     for setting in _by(curves, same):
@@ -162,7 +157,7 @@ def _head_to_head(curves: list[Curve]) -> Iterator[dict[str, Any]]:
                 yield _compared(a, b, revision)
 
 
-def _compared(a: Curve, b: Curve, revision: int) -> dict[str, Any]:
+def _compared(a: Curve, b: Curve, revision: int) -> Row:
     other = dict(zip(b.prompts, b.scores(revision), strict=True))
     baseline = [other.get(prompt, np.nan) for prompt in a.prompts]
     difference = paired_difference(a.scores(revision), baseline, a.clusters)
@@ -179,7 +174,7 @@ def _compared(a: Curve, b: Curve, revision: int) -> dict[str, Any]:
     }
 
 
-def _by_method(curves: list[Curve]) -> Iterator[dict[str, Any]]:
+def _by_method(curves: list[Curve]) -> Iterator[Row]:
     """Where a method was trained with several seeds: its win rate over seeds and prompts, both resampled."""
     for group in _by(curves, ("method", "alpha", "beta", "learning_rate", *SETTING)):
         seeded = {curve.key["seed"]: curve for curve in group if curve.key["seed"] is not None}
@@ -203,16 +198,29 @@ def _by_method(curves: list[Curve]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _judge_consistency(comparisons: pa.Table) -> Iterator[dict[str, Any]]:
+def _judge_consistency(comparisons: pa.Table) -> Iterator[Row]:
     key = ("judge", "eval_set", "opponent")
-    for row in sorted(_groups(comparisons, key), key=lambda row: [row[name] for name in key]):
-        orders = order_statistics(_floats(row["as_is"]), _floats(row["swapped"]))
+    for row in sorted(group_rows(comparisons, key), key=lambda row: [row[name] for name in key]):
+        orders = order_statistics(floats(row["as_is"]), floats(row["swapped"]))
         yield {name: row[name] for name in key} | {
             "n_comparisons": len(row["prompt_id"]),
             "n_both_scored": orders.n,
             "n_games_unscored": sum(row["n_unscored"]),
             **{name: value for name, value in orders._asdict().items() if name != "n"},
         }
+
+
+# What each table is made by; judge_consistency is not about curves.
+JUDGE_CONSISTENCY = "judge_consistency"
+TABLES: dict[str, tuple[Callable[[list[Curve]], Iterator[Row]], pa.Schema]] = {
+    "win_rates": (_win_rates, schemas.WIN_RATES),
+    "win_rate_bands": (_bands, schemas.WIN_RATE_BANDS),
+    "win_rates_by_rule": (_by_rule, schemas.WIN_RATES_BY_RULE),
+    "length_control": (_length_control, schemas.LENGTH_CONTROL),
+    "revision_gain": (_revision_gain, schemas.REVISION_GAIN),
+    "head_to_head": (_head_to_head, schemas.HEAD_TO_HEAD),
+    "win_rates_by_method": (_by_method, schemas.WIN_RATES_BY_METHOD),
+}
 
 
 def _by(curves: list[Curve], names: tuple[str, ...]) -> list[list[Curve]]:
@@ -222,7 +230,7 @@ def _by(curves: list[Curve], names: tuple[str, ...]) -> list[list[Curve]]:
     return list(groups.values())
 
 
-def _key(curve: Curve, revision: int) -> dict[str, Any]:
+def _key(curve: Curve, revision: int) -> Row:
     return {name: curve.key[name] for name in schemas.WIN_RATES.names if name in curve.key} | {"revision_index": revision}
 
 
@@ -230,10 +238,6 @@ def _method_rank(method: str | None) -> tuple[int, str]:
     return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), str(method))
 
 
-def _floats(values: list[float | None]) -> Floats:
-    return np.array(values, dtype=np.float64)  # None becomes NaN
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+def _without_nan(row: Row) -> Row:
     """A number that does not exist is NULL in the database, so that SQL's comparisons leave it out."""
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

@@ -235,6 +235,25 @@ def put_diagnostics(home: Path) -> None:
     )
 
 
+def put_audits(home: Path) -> None:
+    """An audit of agreement, one of attacks and one look of the sentinel."""
+    interval = {"standard_error": 0.1, "ci_low": 0.5, "ci_high": 0.9}
+    measures = [{"judge": "rule", "measure": "agreement", "n": 20, "estimate": 0.7} | interval]
+    rates = [{"judge": "rule", "attack": "all", "field": "all", "n_games": 20, "n_unscored": 2, "attack_rate": 0.7} | interval]
+    look = {"sentinel": "s", "judge": "rule", "look_index": 5, "is_calibration": False, "n_asked": 20, "alarm": False}
+    put(home, "audits", {"measures": (measures, schemas.AUDIT_MEASURES)})
+    put(home, "audits", {"rates": (rates, schemas.ATTACK_RATES)})
+    put(home, "sentinel_looks", {"look": ([look], schemas.SENTINEL_LOOKS)})
+
+
+def put_equal_compute(home: Path) -> None:
+    """One revision of the srpo policy of `make_home` against best of two by the judge that also scores."""
+    (srpo,) = (p for p in _policies(home) if p.info["name"] == "srpo")
+    key = {"policy_id": srpo.fingerprint, "eval_set": "id", "judge": "rule", "temperature": 1.0, "selector": "judge"}
+    match = {"num_revisions": 1, "num_drafts": 2.0, "mean_tokens": 11.0, "n_scored": 20, "difference": -0.1}
+    put(home, "equal_compute", {"matches": ([key | match], schemas.EQUAL_COMPUTE_MATCHES)}, parents={"policy": srpo})
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

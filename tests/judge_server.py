@@ -13,10 +13,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+
+from srpo_core.capabilities import PROBE_GAME
 
 _BLOCK = re.compile(r"<<<BEGIN (?P<name>.+?) (?P<mark>[0-9a-f]{16})>>>\n(?P<text>.*?)\n<<<END (?P=name) (?P=mark)>>>", re.DOTALL)
 
@@ -44,6 +46,11 @@ def overlap_label(body: dict[str, Any]) -> str:
     return "A" if overlap_score(source, first) >= overlap_score(source, second) else "B"
 
 
+def is_probe(body: dict[str, Any]) -> bool:
+    """Whether a request asks what the server honours, and not about a game."""
+    return judged_texts(body)[1] == PROBE_GAME.candidate_text
+
+
 def faults_in_turn(faults: Iterable[Fault]) -> Script:
     """The n-th request gets the n-th fault; none after the last."""
     listed = list(faults)
@@ -54,14 +61,30 @@ class JudgeServer:
     """The server, running in a thread from `with` on; `requests` holds every body received, in order."""
 
     def __init__(
-        self, script: Script | None = None, *, schema: str = "honour", delay: float = 0.0, model: str | None = None, port: int = 0
+        self,
+        script: Script | None = None,
+        *,
+        schema: str = "honour",
+        honours: Collection[str] = ("seed",),
+        refuses: Collection[str] = (),
+        probe_script: Script | None = None,
+        delay: float = 0.0,
+        model: str | None = None,
+        port: int = 0,
     ) -> None:
-        """`schema`: honour, ignore or refuse response_format. `delay`: seconds before each answer."""
+        """`schema`: honour, ignore or refuse response_format. `delay`: seconds before each answer.
+
+        `honours`: of seed, logprobs and structured_outputs. `refuses`: parameters that are answered with an error. Requests that
+        only probe what the server can do are logged in `probes` and have a script of their own.
+        """
         self.script = script or (lambda number, body: None)
+        self.probe_script = probe_script or (lambda number, body: None)
         self.schema = schema
+        self.honours, self.refuses = honours, refuses
         self.delay = delay
         self.model = model
-        self.requests: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []  # about games
+        self.probes: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []  # bodies whose reply was sent in full
         self.most_in_flight = 0
         self._in_flight = 0
@@ -85,32 +108,46 @@ class JudgeServer:
 
     def take(self, body: dict[str, Any]) -> Fault:
         """Log a request and decide its fault."""
+        log, script = (self.probes, self.probe_script) if is_probe(body) else (self.requests, self.script)
         with self._lock:
-            self.requests.append(body)
-            number = len(self.requests) - 1
+            log.append(body)
+            number = len(log) - 1
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
         time.sleep(self.delay)
         if self.schema == "refuse" and "response_format" in body:
             return "schema_refused"
-        return self.script(number, body)
+        refused = next((name for name in self.refuses if name in body), None)
+        return script(number, body) if refused is None else f"refused:{refused}"
 
     def done(self, body: dict[str, Any], *, answered: bool) -> None:
         """A request has left the server."""
         with self._lock:
             self._in_flight -= 1
-            if answered:
+            if answered and not is_probe(body):
                 self.answered.append(body)
 
     def reply_text(self, body: dict[str, Any]) -> str:
         """What the judge says: JSON where a schema is asked for and honoured, else a comparison and a label line."""
         label = overlap_label(body)
+        lines = body.get("structured_outputs", {}).get("choice", [])
+        if lines and "structured_outputs" in self.honours:
+            return next(line for line in lines if label in line[-4:])
         if self.schema == "honour" and "response_format" in body:
             key = body["response_format"]["json_schema"]["schema"]["required"][-1]
-            return json.dumps({"comparison": "One covers more of the source.", key: label})
+            return json.dumps({"comparison": f"One covers more of the source.{self._chance(body)}", key: label})
         question = body["messages"][-1]["content"]
         stated = next((name for name in ("More helpful", "Preferred") if f"{name}: <" in question), None)
-        return f'Comparison: one covers more of the source.\n{stated}: "{label}"' if stated else f"It covers more.\n[[{label}]]"
+        comparison = f"one covers more of the source.{self._chance(body)}"
+        return f'Comparison: {comparison}\n{stated}: "{label}"' if stated else f"It covers more.\n[[{label}]]"
+
+    def _chance(self, body: dict[str, Any]) -> str:
+        """What differs from reply to reply at a temperature above 0."""
+        if not body.get("temperature"):
+            return ""
+        return (
+            f" ({body['seed']})" if "seed" in self.honours and "seed" in body else f" ({len(self.probes) + len(self.requests)})"
+        )
 
 
 class _Server(ThreadingHTTPServer):
@@ -164,7 +201,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: dict[str, Any], fault: Fault) -> bool:
         """Send what the fault prescribes; True when a usable reply went out."""
-        if fault in _STATUS_FAULTS:
+        if fault is not None and fault.startswith("refused:"):
+            name = fault.removeprefix("refused:")
+            error = {"message": f"Unsupported parameter: '{name}'", "code": "unsupported_parameter", "param": name}
+            self._send(400, json.dumps({"error": error}))
+        elif fault in _STATUS_FAULTS:
             status, headers, error = _STATUS_FAULTS[fault]
             self._send(status, json.dumps({"error": error}), headers)
         elif fault == "timeout":
@@ -178,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "error_in_200":
             self._send(200, json.dumps({"error": {"message": "upstream failed"}}))
         else:
-            request_id = f"request-{len(self.server.judge.requests)}"
+            request_id = f"request-{len(self.server.judge.requests)}"  # not exact where several are in flight
             self._send(200, json.dumps(self._completion(body, fault)), {"x-request-id": request_id})
             return True
         return False
@@ -188,13 +229,15 @@ class _Handler(BaseHTTPRequestHandler):
         model = "another-model" if fault == "wrong_model" else self.server.judge.model or body["model"]
         finish = {"length": "length", "content_filter": "content_filter"}.get(fault or "", "stop")
         words = sum(len(turn["content"].split()) for turn in body["messages"])
+        honoured = body.get("logprobs") and "logprobs" in self.server.judge.honours
+        logprobs = {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": []}]} if honoured else None
         return {
             "id": "chatcmpl-test",
             "object": "chat.completion",
             "created": 0,
             "model": model,
             "system_fingerprint": "fp_test",
-            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant"} | message}],
+            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant"} | message, "logprobs": logprobs}],
             "usage": {"prompt_tokens": words, "completion_tokens": 10, "total_tokens": words + 10},
         }
 

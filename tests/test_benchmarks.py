@@ -199,3 +199,12 @@ def test_the_layouts_train_along_one_curve(tmp_path: Path, capsys: pytest.Captur
     assert set(differences) == set(curves.METRICS)
     assert 0 < max(differences.values()) < 1e-4
     assert (tmp_path / "layouts.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_judging_is_compared_with_a_bare_loop_and_its_memory_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import judging
+
+    assert judging.main(["--requests", "70", "--games", "200", "--repeats", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 < result["throughput"]["over_bare_loop"] < 10 and result["throughput"]["requests_per_second"] > 1
+    assert result["memory"]["games"] == [20, 200] and min(result["memory"]["peak_mib"]) > 20

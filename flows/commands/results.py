@@ -1,4 +1,4 @@
-"""Commands that read: sql, ask, show, ls, score. None of them waits for a pipeline at work, none changes anything."""
+"""Commands that read: sql, ask, show, ls. None of them waits for a pipeline at work, none changes anything."""
 
 import sys
 from pathlib import Path
@@ -138,23 +138,7 @@ def _list_rows(home: Path, stages: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def score(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="CSV, JSONL, JSON or Parquet: prompt_id, order, score, [cluster_id].")
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """Win rate, interval and consistency of verdicts from anywhere."""
-    from srpo_core.score_files import score_file
-
-    values = score_file(file)
-    if as_json:
-        print_json(values)
-    else:
-        print_fields(values)
-
-
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into `app`."""
-    for command in (sql, ask, show, ls, score):
+    for command in (sql, ask, show, ls):
         app.command(command.__name__)(command)

@@ -1,4 +1,4 @@
-"""One command for each later stage: reference, train, generate, judge, publish, report.
+"""One command for each later stage but judging, which is in judge.py: reference, train, generate, publish, report.
 
 Every command names its inputs by id or path and skips what is complete. `--config` takes the same file as `srpo run`.
 """
@@ -209,47 +209,6 @@ def generate(
     _print_artifacts(with_line(generate_completions)(policies, sets, generation, **options), as_json)
 
 
-def judge(
-    completions: Annotated[Ids, typer.Option("--completions", metavar="ID", help="Completions to judge. May be repeated.")],
-    kind: Annotated[str | None, typer.Option("--judge", help="rule (the newsroom's own) or api.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="api: the model's name.")] = None,
-    base_url: Annotated[str | None, typer.Option("--base-url", help="api: for example http://127.0.0.1:8000/v1.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="api: the judge prompt.")] = None,
-    opponents: Annotated[
-        str | None, typer.Option("--opponents", metavar="ID", help="Another policy's completions instead of gold.")
-    ] = None,
-    opponent_revision: Annotated[
-        int | None, typer.Option("--opponent-revision", metavar="N", help="Which revision of the opponents.")
-    ] = None,
-    config: ConfigOption = None,
-    assignments: SetOption = [],  # noqa: B006
-    home: HomeOption = DEFAULT_HOME,
-    as_json: JsonOption = False,
-) -> None:
-    """Judge completions against gold or against another policy, in both orders (settings: judge)."""
-    from srpo_core.config import ApiJudgeSettings, RuleJudgeSettings
-    from tasks.judging import judge_completions
-
-    settings, place = StageSettings("judge", (), config, assignments), open_home(home)
-    configured = (settings.values.get("judge") or {}).get("kind")
-    chosen = kind or configured or ("api" if model else None)
-    if chosen not in ("rule", "api"):
-        raise InputError(f"expected --judge rule or --judge api --model NAME, found {chosen or 'neither'}; name one of them")
-    if chosen == "api" and model is None and configured != "api" and "model" not in (settings.values.get("judge") or {}):
-        raise InputError("expected --model NAME for --judge api, found none; name the model that the server serves")
-    if configured not in (None, chosen):
-        settings.values = settings.values | {"judge": {}}
-    form: Any = ApiJudgeSettings if chosen == "api" else RuleJudgeSettings
-    asked = settings.section("judge", form, kind=chosen, model=model, base_url=base_url, preset=preset)
-    others = find_input(place, "completions", opponents) if opponents else None
-    games = []
-    for one in [find_input(place, "completions", one) for one in split_ids(completions)]:
-        sets = [find_input(place, "prompts", one.manifest["parents"]["prompts"]["fingerprint"])]
-        extra = {"opponents": others, "opponent_revision_index": opponent_revision}
-        games.append(with_line(judge_completions)(one, sets, asked, place, **extra))
-    _print_artifacts(games, as_json)
-
-
 def publish(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Build results.duckdb from everything in the home."""
     from tasks.publishing import publish_results
@@ -283,5 +242,5 @@ def _print_artifacts(artifacts: list[Any], as_json: bool, single: bool = False) 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into `app`."""
-    for command in (reference, train, generate, judge, publish, report):
+    for command in (reference, train, generate, publish, report):
         app.command(command.__name__)(command)

@@ -13,8 +13,19 @@ from accelerate.utils import ProjectConfiguration
 from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.training_loop import Interrupted
-from srpo_core.workers import diagnostics, generate, reference, training
-from srpo_core.workers.jobs import AnyJob, CeilingJob, GenerateJob, JobFile, OneEditJob, PreferenceJob, ReferenceJob, SftJob
+from srpo_core.workers import diagnostics, generate, judge, likelihood, reference, training
+from srpo_core.workers.jobs import (
+    AnyJob,
+    CeilingJob,
+    GenerateJob,
+    JobFile,
+    JudgeJob,
+    LikelihoodJob,
+    OneEditJob,
+    PreferenceJob,
+    ReferenceJob,
+    SftJob,
+)
 from srpo_core.workers.progress import print_failure
 
 STOPPED = 128 + signal.SIGTERM
@@ -52,10 +63,14 @@ def do_job(job: AnyJob, accelerator: Accelerator, resources: Resources) -> None:
         reference.compute_reference_rows(job, accelerator, resources)
     elif isinstance(job, GenerateJob):
         generate.write_completions(job, accelerator, resources)
+    elif isinstance(job, JudgeJob):
+        judge.answer_questions(job, accelerator, resources)
     elif isinstance(job, CeilingJob):
         diagnostics.write_ceilings(job, accelerator)
     elif isinstance(job, OneEditJob):
         diagnostics.write_one_edit_table(job, accelerator)
+    elif isinstance(job, LikelihoodJob):
+        likelihood.write_likelihoods(job, accelerator, resources)
     accelerator.wait_for_everyone()
 
 

@@ -10,9 +10,11 @@ from pydantic import Field
 from srpo_core.config import (
     Dtype,
     GenerationSettings,
+    LabelModelJudgeSettings,
     LayoutChoice,
     PreferenceSettings,
     Resources,
+    RewardModelJudgeSettings,
     Settings,
     SupervisedSettings,
     TemplateSettings,
@@ -77,6 +79,15 @@ class GenerateJob(Job):
     folder: str
 
 
+class JudgeJob(Job):
+    """Let a local model answer files of questions; writes a file of answers for each."""
+
+    kind: Literal["judge"] = "judge"
+    model_folder: str
+    settings: RewardModelJudgeSettings | LabelModelJudgeSettings = Field(discriminator="kind")
+    files: dict[str, str] = Field(description="questions -> answers")
+
+
 class CeilingJob(Job):
     """Estimate the win rate of the exact optimum from samples of the reference (newsroom only); writes `path`."""
 
@@ -110,7 +121,23 @@ class OneEditJob(Job):
     path: str
 
 
-AnyJob = Annotated[SftJob | ReferenceJob | PreferenceJob | GenerateJob | CeilingJob | OneEditJob, Field(discriminator="kind")]
+class LikelihoodJob(Job):
+    """Log-probs of completions as answers to the draft prompt; one file per batch of prompts into `folder`."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    model_folder: str
+    dtype: Dtype
+    prompts: list[str]
+    completions: list[str]
+    max_new_tokens: int = Field(description="room that generation left behind a prompt")
+    folder: str
+    prompts_per_part: int = 64
+
+
+AnyJob = Annotated[
+    SftJob | ReferenceJob | PreferenceJob | GenerateJob | JudgeJob | CeilingJob | OneEditJob | LikelihoodJob,
+    Field(discriminator="kind"),
+]
 
 
 class JobFile(Settings):

@@ -28,7 +28,7 @@ from tests.homes import put_preferences
 
 COMMANDS = (
     *("run", "ingest", "ingest-prompts", "reference", "train", "generate", "judge", "publish", "report"),
-    *("sql", "ask", "show", "ls", "score", "revise", "doctor"),
+    *("sql", "ask", "show", "ls", "score", "power", "audit", "revise", "doctor"),
 )
 PAIR = {"prompt": "Why?", "chosen": "Because it is so.", "rejected": "No."}
 

@@ -28,6 +28,11 @@ def settings(*assignments: str) -> Any:
         ("model.dtype=bfloat16", "expected dtype float32 or mixed for full fine-tuning"),
         ("model.small.num_heads=5", "hidden_size to be a multiple of num_heads"),
         ("judge={kind: api, model: m, presett: x}", "presett"),
+        (
+            "judge={kind: label_model, model: m, temperature: 1}",
+            "setting judge.temperature in preset demo; the settings there are dtype, kind, max_length, model, preset, revision",
+        ),
+        ("judge={kind: reward_model, model: m, temperature: 0}", "judge.temperature in preset demo: Input should be greater"),
         ("newsroom=null", "expected exactly one of newsroom and preferences"),
     ],
 )
@@ -41,3 +46,11 @@ def test_a_wrong_setting_is_named(assignment: str, sentence: str) -> None:
 def test_a_methods_own_settings_stand_over_the_shared_ones() -> None:
     found = settings("training.beta=0.2", "methods=[srpo, dpo]", "per_method.dpo.beta=0.7").method_settings()
     assert [(one.method, one.beta) for one in found] == [("srpo", 0.2), ("dpo", 0.7)]
+
+
+def test_outside_the_newsroom_every_judge_will_do_but_the_rule() -> None:
+    for model in ("api", "reward_model", "label_model"):
+        found = parse_settings(PipelineSettings, override(load_preset("tldr"), [f"judge={{kind: {model}, model: m}}"]), "tldr")
+        assert found.judge.kind == model
+    with pytest.raises(InputError, match="expected a judge other than rule and no diagnostics outside the newsroom"):
+        parse_settings(PipelineSettings, override(load_preset("tldr"), ["judge={kind: rule}"]), "tldr")

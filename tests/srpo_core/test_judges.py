@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from srpo_core.judge_presets import find_preset
 from srpo_core.judges import JudgeGame, Verdict, is_server_fault, outcome_of, read_api_key, resolve_base_url
 from srpo_core.judging_queue import ask_judge
 from srpo_core.records import user_prompt
+from storage.request_rate import SharedRate
 from tests.judge_server import JudgeServer, faults_in_turn, overlap_label, overlap_score
 
 SOURCE = "the red fox jumped over the lazy dog near the river"
@@ -58,7 +60,9 @@ def ask(asked: JudgeGame | Sequence[JudgeGame], settings: ApiJudgeSettings, repl
     return asyncio.run(run())
 
 
-def ask_together(asked: Sequence[JudgeGame], settings: ApiJudgeSettings, replies: Replies | None = None) -> dict[str, Verdict]:
+def ask_together(
+    asked: Sequence[JudgeGame], settings: ApiJudgeSettings, replies: Replies | None = None, **options: Any
+) -> dict[str, Verdict]:
     """Judge through the queue; a verdict handed on twice fails."""
     verdicts: dict[str, Verdict] = {}
 
@@ -67,7 +71,8 @@ def ask_together(asked: Sequence[JudgeGame], settings: ApiJudgeSettings, replies
         verdicts[one.game_id] = verdict
 
     async def run() -> None:
-        async with ApiJudge(settings, Replies() if replies is None else replies, name="judge", backoff_seconds=0.01) as judge:
+        options["backoff_seconds"] = 0.01
+        async with ApiJudge(settings, Replies() if replies is None else replies, name="judge", **options) as judge:
             await ask_judge(judge, asked, keep, max_concurrency=settings.max_concurrency)
 
     try:
@@ -249,20 +254,6 @@ def test_a_refused_schema_is_asked_for_once_and_remembered() -> None:
     assert [v.label for v in verdicts] == ["A"] * 3
 
 
-@pytest.mark.parametrize(
-    ("schema", "structured", "found"),
-    [("honour", True, "honoured"), ("ignore", True, "ignored"), ("refuse", True, "refused"), ("honour", False, "not asked")],
-)
-def test_what_became_of_the_schema_is_reported(schema: str, structured: bool, found: str) -> None:
-    async def run(url: str) -> str:
-        async with ApiJudge(api_settings(url, structured=structured), Replies(), name="judge") as judge:
-            await judge.judge(game())
-            return judge.reply_schema
-
-    with JudgeServer(schema=schema) as server:
-        assert asyncio.run(run(server.url)) == found
-
-
 def test_the_request_hash_knows_everything_that_is_sent_and_where() -> None:
     """Another prompt text, order, model, temperature, limit, schema, preset, server or repeat is another question."""
     replies = Replies()
@@ -296,11 +287,11 @@ def test_concurrency_is_used_and_bounded() -> None:
         assert server.most_in_flight == 5
 
 
-def test_requests_per_minute_hold_from_the_first_second() -> None:
+def test_requests_per_minute_hold_from_the_first_second(tmp_path: Path) -> None:
     """At 1,200 a minute one may start every 50 ms: 11 requests take half a second, however many may be in flight."""
     with JudgeServer() as server:
         started = time.monotonic()
-        ask_together(games(11), api_settings(server.url, requests_per_minute=1200))
+        ask_together(games(11), api_settings(server.url), rate=SharedRate(tmp_path, "rate", requests_per_minute=1200))
         assert time.monotonic() - started > 0.45
 
 

@@ -123,7 +123,7 @@ def test_an_api_judge_fills_every_column_and_keeps_every_reply(tmp_path: Path) -
         assert row["model_answered"] == "test-judge" and row["seconds"] > 0 and row["judge"] == judge_name(settings)
         assert row["cost"] == pytest.approx((row["prompt_tokens"] + 2 * row["completion_tokens"]) / 1e6)
     assert artifact.counts["scored"] == 20 and artifact.counts["answered_by_other_model"] == 0
-    assert artifact.info["requests_answered"] == 20 and artifact.info["reply_schema"] == "honoured"
+    assert artifact.info["requests_answered"] == 20 and artifact.info["capabilities"]["json_schema"] == "honoured"
     assert list_journals(artifact.path) == []
 
 
@@ -204,7 +204,7 @@ def test_missing_prompts_golds_and_completions_are_named(tmp_path: Path) -> None
 
 def test_the_rule_judge_refuses_what_is_not_from_the_newsroom(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path, 1)
-    with pytest.raises(InputError, match="expected newsroom documents for the rule judge, found prompt .*; use an api judge"):
+    with pytest.raises(InputError, match="expected newsroom documents for the rule judge, found prompt .*; use another judge"):
         judge_completions(write_completions(tmp_path, [prompts]), [prompts], RULE, tmp_path)
     assert not list((tmp_path / "games").glob("*/manifest.json"))
 
@@ -333,7 +333,8 @@ def test_a_killed_run_asks_for_no_stored_verdict_again_and_loses_only_what_was_i
             os.kill(child.pid, signal.SIGKILL)
             child.communicate()
             time.sleep(0.1)  # let the server finish what it had taken
-        stored = len(ReplyLedger(tmp_path))
+        stored = len(ReplyLedger(tmp_path)) - 1  # the ledger also keeps what the probe found
+        assert len(server.probes) == 4  # by the first run alone
         journalled = [row["game_id"] for path in (tmp_path / "games").glob("*/*.jsonl") for row in read_journal(path)]
         assert len(journalled) == len(set(journalled)) and 0 <= stored - len(journalled) <= 16
         assert len(server.requests) - stored <= 2 * 8

@@ -2,14 +2,31 @@
 
 import json
 import math
+import statistics
 from collections import defaultdict
 
+import pyarrow as pa
 import pytest
 
+from srpo_core.sequential import anytime_test
 from storage import schemas
-from storage.results_db import list_queries, read_query, run_query
+from storage.results_db import list_queries, open_results, read_query, run_query
+from storage.results_relations import comparisons
 from tasks.publishing import publish_results
-from tests.homes import graded, make_home, put_completions, put_diagnostics, put_games, put_policy, put_preferences, put_prompts
+from tasks.statistics import compute_statistics
+from tests.homes import (
+    graded,
+    make_home,
+    put,
+    put_audits,
+    put_completions,
+    put_diagnostics,
+    put_equal_compute,
+    put_games,
+    put_policy,
+    put_preferences,
+    put_prompts,
+)
 
 ARCHITECTURE_COLUMNS = (
     "method policy_id seed alpha beta eval_set is_ood opponent opponent_revision_index judge temperature revision_index "
@@ -21,6 +38,8 @@ ARCHITECTURE_COLUMNS = (
 def home(tmp_path_factory):
     folder = make_home(tmp_path_factory.mktemp("home"), size=20, revisions=3)
     put_diagnostics(folder)
+    put_audits(folder)
+    put_equal_compute(folder)
     publish_results(folder)
     return folder
 
@@ -201,3 +220,134 @@ def test_a_hub_model_of_unknown_training_is_compared_with_trained_policies(tmp_p
     (row,) = rows(tmp_path, "FROM head_to_head")
     assert (row["method_a"], row["method_b"], row["difference"], row["is_ood"]) == ("srpo", "hub", 0.5, False)
     assert rows(tmp_path, "SELECT is_ood, seed FROM win_rates WHERE method = 'hub'") == [{"is_ood": None, "seed": None}]
+
+
+def test_questions_about_two_equal_texts_are_counted_apart(tmp_path):
+    """A policy against its own drafts: at revision 0 all 8 texts are the same, later ones have another word."""
+    prompts = put_prompts(tmp_path, "id", "desk", 8)
+    policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    completions = put_completions(tmp_path, policy, prompts, 2)
+    put_games(tmp_path, completions, prompts, lambda *_: 0.5, opponents=completions)
+    publish_results(tmp_path)
+    found = rows(tmp_path, "SELECT revision_index, n_identical FROM win_rate_bands ORDER BY 1")
+    assert [row["n_identical"] for row in found] == [8, 0, 0]
+
+
+def test_texts_that_differ_in_white_space_around_them_are_equal(tmp_path):
+    prompts = put_prompts(tmp_path, "id", "desk", 4)
+    policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    texts = ("\u2003gold 0 of 0 \n", "gold 0 of 1", "gold  0 of 2", "Gold 0 of 3")
+    drafts = [row | {"text": texts[place]} for place, row in enumerate(put_completions(tmp_path, policy, prompts, 0).rows())]
+    parents = {"policy": policy, "prompts": prompts}
+    completions = put(tmp_path, "completions", {"part": (drafts, schemas.COMPLETIONS)}, settings={"n": 4}, parents=parents)
+    put_games(tmp_path, completions, prompts, lambda *_: 0.5)
+    publish_results(tmp_path)
+    assert rows(tmp_path, "SELECT n_prompts, n_identical FROM win_rate_bands") == [{"n_prompts": 4, "n_identical": 2}]
+
+
+def test_the_anytime_p_value_is_that_of_the_prompts_in_the_order_of_their_ids(home):
+    scores = defaultdict(list)
+    for verdict in rows(home, "FROM verdicts WHERE eval_set = 'id' AND method = 'srpo' AND revision_index = 2"):
+        scores[verdict["prompt_id"]].append(verdict["score"])
+    means = [sum(scores[name]) / 2 for name in sorted(scores) if None not in scores[name]]
+    (row,) = rows(home, "FROM win_rate_bands WHERE eval_set = 'id' AND method = 'srpo' AND revision_index = 2")
+    assert row["anytime_p_value"] == pytest.approx(anytime_test(means).p_value)
+
+
+def lengthened(home, judged):
+    """Comparisons of a home whose texts have lengths on both sides of each other, on which `judged` decides."""
+    with open_results(home) as connection:
+        table = comparisons(connection)
+    made = [row | judged(place) for place, row in enumerate(table.to_pylist())]
+    return pa.Table.from_pylist(made, schemas.COMPARISONS)
+
+
+def test_the_relation_of_comparisons_has_the_columns_of_its_schema(home):
+    with open_results(home) as connection:
+        assert comparisons(connection).schema.names == schemas.COMPARISONS.names
+
+
+def test_a_judge_of_length_alone_has_no_preference_at_equal_length(tmp_path):
+    prompts = put_prompts(tmp_path, "id", "desk", 60)
+    policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    put_games(tmp_path, put_completions(tmp_path, policy, prompts, 0), prompts, graded)
+    publish_results(tmp_path)
+
+    differences = [(-20.0, 10.0, 30.0)[place % 3] for place in range(60)]  # the candidate is longer on two of three prompts
+    spread = statistics.pstdev(differences)
+
+    def longer(place):  # the chance of winning depends on the lengths alone
+        score = 1 / (1 + math.exp(-2 * math.tanh(differences[place] / spread)))
+        return {"as_is": score, "swapped": score, "candidate_length": 100.0 + differences[place], "opponent_length": 100.0}
+
+    (row,) = compute_statistics(lengthened(tmp_path, longer), ["length_control"])["length_control"].to_pylist()
+    assert (row["n_scored"], row["refused"]) == (60, None) and row["win_rate"] > 0.57
+    assert row["length_controlled_win_rate"] == pytest.approx(0.5, abs=1e-3)
+    assert row["ci_low"] < 0.5 < row["ci_high"] and row["length_ratio"] == pytest.approx(320 / 300)
+
+
+def test_where_lengths_do_not_overlap_the_table_has_a_sentence_and_no_number(home):
+    for row in rows(home, "FROM length_control"):  # twenty prompts, and the gold is always shorter
+        assert row["length_controlled_win_rate"] is None and row["ci_low"] is None
+        assert row["refused"].startswith("expected") and row["length_ratio"] > 1
+
+
+def test_every_rule_has_a_row_for_every_point_of_a_curve(home):
+    found = rows(home, "FROM win_rates_by_rule WHERE eval_set = 'id' AND method = 'srpo' AND revision_index = 3 ORDER BY rule")
+    (rate,) = rows(home, "FROM win_rates WHERE eval_set = 'id' AND method = 'srpo' AND revision_index = 3")
+    assert [row["rule"] for row in found] == ["alpaca_eval", "arena_hard", "default", "srpo"]
+    alpaca, arena, default, srpo = found
+    for name in ("win_rate", "standard_error", "ci_low", "ci_high"):
+        assert default[name] == rate[name]
+    assert alpaca["win_rate"] == srpo["win_rate"] == pytest.approx(rate["win_rate"])
+    assert json.loads(alpaca["beside"])["discrete_win_rate"] > 0
+    assert (arena["n"], arena["win_rate"]) == (0, None) and "five labels" in arena["note"]
+    assert srpo["ci_low"] is None and json.loads(srpo["beside"])["shading"] > 0
+
+
+def test_five_label_verdicts_of_a_home_are_counted_as_battles(tmp_path):
+    """Every candidate wins by far when shown first and loses narrowly when shown second: 3 of 4 battles."""
+    make_home(tmp_path, size=5, revisions=0)
+    publish_results(tmp_path)
+    labels = {"as_is": 1.0, "swapped": 0.0, "label_as_is": "A>>B", "label_swapped": "A>B"}
+    table = compute_statistics(lengthened(tmp_path, lambda place: labels), ["win_rates_by_rule"])["win_rates_by_rule"].to_pylist()
+    assert {row["win_rate"] for row in table if row["rule"] == "arena_hard"} == {0.75}
+    assert {row["win_rate"] for row in table if row["rule"] == "default"} == {0.5}
+
+
+def test_repeats_of_a_question_are_no_new_prompts(tmp_path):
+    """Each question asked twice, won the first time and lost the second: a rate of one half over as many prompts as before."""
+    make_home(tmp_path, size=6, revisions=0)
+    publish_results(tmp_path)
+    table = lengthened(tmp_path, lambda place: {"as_is": 1.0, "swapped": 1.0})
+    again = lengthened(tmp_path, lambda place: {"as_is": 0.0, "swapped": 0.0, "repeat_index": 1})
+    for row in compute_statistics(pa.concat_tables([table, again]), ["win_rates"])["win_rates"].to_pylist():
+        assert (row["n_prompts"], row["n_scored"], row["win_rate"]) == (6, 6, 0.5)
+
+
+def test_the_labels_of_both_orders_reach_the_rules(tmp_path):
+    """Shown first the candidate wins by far, shown second it loses narrowly: 3 of 4 battles, from the games' own labels."""
+    prompts = put_prompts(tmp_path, "id", "desk", 3)
+    policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    completions = put_completions(tmp_path, policy, prompts, 0)
+    games = put_games(tmp_path, completions, prompts, lambda p, r, n, order: float(order == "as_is"), judge="without")
+    said = {"as_is": "A>>B", "swapped": "A>B"}
+    labelled = [row | {"label": said[row["order"]], "judge": "labels", "game_id": f"{row['game_id']}+"} for row in games.rows()]
+    settings = {"judge": {"kind": "labels"}, "opponent_revision_index": 0}
+    parents = {"completions": completions, "prompts:0": prompts}
+    put(tmp_path, "games", {"part": (labelled, schemas.GAMES)}, settings=settings, parents=parents)
+    publish_results(tmp_path)
+    found = rows(tmp_path, "SELECT judge, win_rate FROM win_rates_by_rule WHERE rule = 'arena_hard' ORDER BY judge")
+    assert found == [{"judge": "labels", "win_rate": 0.75}, {"judge": "without", "win_rate": None}]
+
+
+def test_different_golds_are_different_questions_and_no_repeats(tmp_path):
+    """Of two golds one lacks an order and the other the other order: no question is scored in both, so no prompt is."""
+    prompts = put_prompts(tmp_path, "id", "desk", 5, golds=2)
+    policy = put_policy(tmp_path, "srpo", "srpo", {"preferences": put_preferences(tmp_path)}, beta=0.1)
+    put_games(tmp_path, put_completions(tmp_path, policy, prompts, 0), prompts, graded)
+    publish_results(tmp_path)
+    halves = ({"as_is": 1.0, "swapped": None}, {"as_is": None, "swapped": 1.0})
+    table = lengthened(tmp_path, lambda place: halves[place % 2])
+    (row,) = compute_statistics(table, ["win_rates"])["win_rates"].to_pylist()
+    assert (row["n_prompts"], row["n_scored"], row["win_rate"]) == (5, 0, None)

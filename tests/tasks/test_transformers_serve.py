@@ -103,4 +103,4 @@ def test_label_less_replies_of_a_served_model_are_unscored_with_a_reason(tmp_pat
     assert artifact.counts["unscored:parse_failure"] > 20
     assert all(row["score"] is None and row["model_answered"].startswith(str(model)) for row in rows)
     assert all(row["completion_tokens"] >= 1 and find_reply(tmp_path, row["request_hash"]) for row in rows)
-    assert artifact.info["reply_schema"] == "ignored" and artifact.counts["answered_by_other_model"] == 0
+    assert artifact.info["capabilities"]["logprobs"] == "ignored" and artifact.counts["answered_by_other_model"] == 0

@@ -1,0 +1,206 @@
+"""`srpo audit`: how far a judge can be believed. Agreement with people, attacks on it, and whether it has changed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.commands.judge_options import BaseUrlOption, JudgeModelOption, JudgeOption, PresetOption, judge_settings
+from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
+from flows.commands.output import print_fields, print_json, print_table
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, open_home
+from flows.stage_lines import with_line
+from srpo_core.errors import InputError
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
+
+Row = Mapping[str, Any]
+DEFAULT_PAIRS = {"agreement": 200, "injections": 20, "sentinel": 50}
+RATE_COLUMNS = (  # --json has more
+    *("attack", "field", "n_games", "n_unscored", "attack_rate", "ci_low", "ci_high", "rate_both_orders"),
+    *("over_control", "over_control_low", "over_control_high"),
+)
+LOOK_COLUMNS = (
+    *("look_index", "looked_at", "models_answered", "n_unscored", "mean_score", "shift", "shift_low", "shift_high"),
+    *("shift_p_value", "flip_rate", "calibration_flip_rate", "flip_p_value", "alarm"),
+)
+
+
+def audit(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="CSV, JSONL, JSON or Parquet: prompt_id, order, score, human; optional repeat_index, candidate_length, "
+            "opponent_length, cluster_id, judge.",
+        ),
+    ] = None,
+    preferences: Annotated[
+        str | None,
+        typer.Option("--preferences", metavar="ID", help="Ask the judge about pairs whose label is known (srpo ingest)."),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", metavar="ID", help="With --injections: attack against the gold texts of these prompts."),
+    ] = None,
+    injections: Annotated[
+        bool, typer.Option("--injections", help="Let the worse text attack the judge in every way known.")
+    ] = False,
+    sentinel: Annotated[
+        bool, typer.Option("--sentinel", help="Ask frozen games again and say whether the judge changed; --preferences freezes.")
+    ] = False,
+    frozen: Annotated[str | None, typer.Option("--frozen", metavar="ID", help="With --sentinel: which frozen set.")] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option("--max-pairs", metavar="N", help="Pairs drawn by lot; 200, for attacks 20, to freeze 50.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", metavar="R", help="Ask each question so often; 1.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the drawing by lot.")] = 0,
+    kind: JudgeOption = None,
+    model: JudgeModelOption = None,
+    base_url: BaseUrlOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a judge: agreement with people, resistance to attacks, drift (settings: judge)."""
+    playing = {"--max-pairs": max_pairs, "--repeats": repeats, "--judge": kind, "--model": model, "--preset": preset}
+    choosing = {"--preferences": preferences, "--prompts": prompts, "--frozen": frozen}
+    if file is not None:
+        _refuse_with_file(choosing | {"--injections": injections, "--sentinel": sentinel} | playing)
+        _print_file(file, as_json)
+        return
+    mode = _mode(preferences, prompts, frozen, injections, sentinel)
+    _refuse_unused(mode, repeats, None if preferences else max_pairs)
+    place, settings = open_home(home), StageSettings("judge", ("resources",), config, assignments)
+    judge = judge_settings(settings, kind, model=model, base_url=base_url, preset=preset)
+    count = DEFAULT_PAIRS[mode] if max_pairs is None else max_pairs
+    source = find_input(place, "preferences", preferences) if preferences else None
+    options = {"seed": seed, "resources": settings.resources()}
+    if mode == "agreement" and source is not None:
+        from tasks.audit import audit_preferences
+
+        asking = options | {"max_pairs": count, "repeats": getattr(judge, "repeats", 1) if repeats is None else repeats}
+        _print_agreement(with_line(audit_preferences)(source, judge, place, **asking), as_json)
+    elif mode == "injections":
+        from tasks.injection_audit import audit_injections
+
+        source = source or find_input(place, "prompts", str(prompts))
+        _print_injections(with_line(audit_injections)(source, judge, place, max_pairs=count, **options), as_json)
+    else:
+        _look(place, judge, source, frozen, count, options, as_json)
+
+
+def _mode(preferences: str | None, prompts: str | None, frozen: str | None, injections: bool, sentinel: bool) -> str:
+    """agreement, injections or sentinel. Raises InputError for options that do not go together."""
+    if injections and sentinel:
+        raise InputError("expected one of --injections and --sentinel, found both; run them one after the other")
+    if (prompts and not injections) or (frozen and not sentinel):
+        found, mate = ("--prompts", "--injections") if prompts and not injections else ("--frozen", "--sentinel")
+        raise InputError(f"expected {mate} beside {found}, found {found} alone; add {mate} or leave {found} out")
+    if injections and bool(preferences) == bool(prompts):
+        raise InputError(
+            f"expected one of --preferences and --prompts with --injections, found {'both' if prompts else 'neither'}"
+        )
+    if preferences and frozen:
+        raise InputError("expected one of --preferences and --frozen, found both; --frozen names a set that is frozen already")
+    if not (preferences or injections or sentinel):
+        raise InputError(
+            "expected a FILE of labelled verdicts, --preferences ID, --injections or --sentinel, found none; name one"
+        )
+    return "injections" if injections else "sentinel" if sentinel else "agreement"
+
+
+def _refuse_with_file(given: Row) -> None:
+    found = [name for name, value in given.items() if value]
+    if found:
+        raise InputError(f"expected a FILE or {found[0]}, found both; verdicts in a file are measured as they are")
+
+
+def _refuse_unused(mode: str, repeats: int | None, max_pairs_of_frozen: int | None) -> None:
+    if repeats is not None and mode != "agreement":
+        raise InputError(
+            f"expected --repeats with labelled pairs, found it with --{mode}, which asks each question once; leave it out"
+        )
+    if max_pairs_of_frozen is not None and mode == "sentinel":
+        raise InputError(
+            "expected --preferences beside --max-pairs to freeze games, found --max-pairs alone; a frozen set keeps its size"
+        )
+
+
+def _look(
+    home: Path, judge: Any, source: "Artifact | None", frozen: str | None, count: int, options: Mapping[str, Any], as_json: bool
+) -> None:
+    """One look at the frozen games, and the history."""
+    from tasks import sentinel
+
+    if source is not None:
+        games = sentinel.freeze_preferences(source, home, num_pairs=count, seed=options["seed"])
+    else:
+        games = find_input(home, "sentinels", frozen) if frozen else sentinel.find_sentinel(home)
+    made = with_line(sentinel.look)(games, judge, home, resources=options["resources"])
+    looks = [sentinel.read_look(one) for one in sentinel.list_looks(games, judge, home)]
+    values = {
+        "sentinel": games.fingerprint,
+        "judge": looks[-1]["judge"],
+        "pairs": games.counts["pairs"],
+        "calibration_looks": games.settings["calibration_looks"],
+        "looks_made": len(made),
+        "alarm": looks[-1]["alarm"],
+    }
+    if as_json:
+        print_json(values | {"looks": looks})
+        return
+    print_fields(values)
+    print_table(LOOK_COLUMNS, [[row[name] for name in LOOK_COLUMNS] for row in looks])
+
+
+def _print_file(file: Path, as_json: bool) -> None:
+    from srpo_core.audit_files import audit_file
+
+    values = audit_file(file)
+    if as_json:
+        print_json(values)
+        return
+    for one in values["judges"]:
+        _print_with_table(one, "measures")
+    if values["ignored_columns"]:
+        print_fields({"ignored_columns": values["ignored_columns"]})
+
+
+def _print_agreement(artifact: "Artifact", as_json: bool) -> None:
+    from storage.schemas import AUDIT_MEASURES
+
+    rows = artifact.read(AUDIT_MEASURES, prefix="measures").to_pylist()
+    _print_audit(artifact, {"note": artifact.info["note"]}, "measures", rows, as_json)
+
+
+def _print_injections(artifact: "Artifact", as_json: bool) -> None:
+    from storage.schemas import ATTACK_RATES
+
+    _print_audit(artifact, {}, "rates", artifact.read(ATTACK_RATES, prefix="rates").to_pylist(), as_json)
+
+
+def _print_audit(artifact: "Artifact", facts: Row, table: str, rows: Sequence[Row], as_json: bool) -> None:
+    rows = [{name: value for name, value in row.items() if name != "judge"} for row in rows]
+    values = {"audit": artifact.fingerprint, "path": artifact.path, "judge": artifact.info["judge"], **artifact.counts, **facts}
+    if as_json:
+        print_json(values | {table: rows})
+    else:
+        _print_with_table(values | {table: rows}, table)
+
+
+def _print_with_table(values: Mapping[str, Any], table: str) -> None:
+    print_fields({name: value for name, value in values.items() if name != table and value is not None})
+    rows = values[table]
+    if rows:
+        shown = RATE_COLUMNS if table == "rates" else tuple(rows[0])
+        print_table(shown, [[row[name] for name in shown] for row in rows])
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command of this file into `app`."""
+    app.command("audit")(audit)

@@ -1,0 +1,54 @@
+"""What names a judge: the settings that change its verdicts, and the name it has in tables."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from srpo_core.config import ApiJudgeSettings, JudgeSettings, LabelModelJudgeSettings, RewardModelJudgeSettings
+from srpo_core.judge_presets import find_preset
+from srpo_core.judges import resolve_base_url
+from storage.artifact import hash_of
+
+Listing = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
+
+
+def fingerprint_settings(settings: JudgeSettings) -> dict[str, Any]:
+    """What of a judge's settings changes its verdicts; the rest is speed, prices, patience and how often it is asked.
+
+    Raises InputError for an unknown preset and for a local model that cannot be had.
+    """
+    if isinstance(settings, ApiJudgeSettings):
+        chosen = settings.model_dump(include={"kind", "model", "preset", "temperature", "max_tokens", "structured"})
+        return chosen | {"base_url": resolve_base_url(settings), "preset_hash": find_preset(settings.preset).hash}
+    if isinstance(settings, RewardModelJudgeSettings | LabelModelJudgeSettings):
+        return dict(_describe(settings, _listing(settings.model)))
+    return {"kind": settings.kind}
+
+
+def judge_name(settings: JudgeSettings) -> str:
+    """The judge in tables: rule, or model:preset:hash, where the hash tells apart what changes verdicts."""
+    digest = hash_of(fingerprint_settings(settings), 6)
+    if isinstance(settings, ApiJudgeSettings):
+        return f"{settings.model}:{settings.preset}:{digest}"
+    if isinstance(settings, LabelModelJudgeSettings):
+        return f"{Path(settings.model).name}:{settings.preset}:{digest}"
+    if isinstance(settings, RewardModelJudgeSettings):
+        return f"{Path(settings.model).name}:reward:{digest}"
+    return settings.kind
+
+
+@lru_cache(maxsize=64)
+def _describe(settings: RewardModelJudgeSettings | LabelModelJudgeSettings, listing: Listing) -> dict[str, Any]:
+    """Hashing gigabytes of weights takes a while, so it is done again only when a file of the folder has changed."""
+    from tasks.local_judging import describe_local_judge
+
+    return describe_local_judge(settings)
+
+
+def _listing(model: str) -> Listing:
+    """Of a folder; a hub model has none, and is resolved once a process."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ()
+    stats = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
