@@ -29,7 +29,7 @@ from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics, complete_diagnostics
 from tasks.equal_compute import compare_equal_compute
 from tasks.generation import generate_completions
-from tasks.judging import judge_completions
+from tasks.judging import judge_completions, judge_name
 from tasks.launch import find_config
 from tasks.models import adopt_reference, prepare_base_model
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
@@ -38,6 +38,7 @@ from tasks.prompts import find_contamination, ingest_prompts
 from tasks.publishing import publish_results
 from tasks.reference import compute_reference
 from tasks.reporting import write_report
+from tasks.sentinel import look_at_sentinel
 from tasks.training import train_policies, train_reference
 
 logger = logging.getLogger("srpo")
@@ -77,6 +78,8 @@ def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> None:
     for one in completions:
         own = [by_digest[one.manifest["parents"]["prompts"]["digest"]]]
         stage(judge_completions)(one, own, settings.judge, home, **judging)
+    if isinstance(settings.judge, ApiJudgeSettings) and settings.judge.sentinel_games:
+        stage(look_at_sentinel)(completions, prompts, settings.judge, home, **judging)
     if settings.equal_compute is not None:
         for policy in policies:
             asked = (settings.equal_compute, settings.generation, settings.judge)
@@ -103,6 +106,8 @@ def _check_at_once(settings: PipelineSettings) -> None:
         if isinstance(judge, ApiJudgeSettings):
             find_preset(judge.preset)
             read_api_key(judge)
+        elif judge is not None:
+            judge_name(judge)  # finds a local judge's model and preset
     if settings.resources.accelerate_config:
         find_config(settings.resources.accelerate_config)
 

@@ -20,7 +20,7 @@ from srpo_core.win_rate import NO_SPREAD, Floats, t_quantile, unit_scores
 NAN = float("nan")
 MIN_PROMPTS = 30
 MIN_OUTCOMES = 5  # wins and losses that the scores must sum to, each: below it the refits of a bootstrap have nothing to fit
-CENTRAL = 0.9  # equal lengths must lie within this central share of the length differences
+CENTRAL = 0.8  # equal lengths must lie within this central share of the length differences
 # As a normal prior with standard deviation 32 on every coefficient, in logits: it decides only where length separates wins from
 # losses, so that the likelihood alone has no maximum, and moves other rates by less than a fiftieth of a standard error.
 RIDGE = 0.001

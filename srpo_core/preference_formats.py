@@ -79,7 +79,7 @@ def choose_converter(
     known = "; ".join(f"{f.name} ({f.columns})" for f in wanted)
     raise InputError(
         f"expected the columns of a preference set in {where}, found {', '.join(map(str, row)) or 'none'}; known: {known}; "
-        "for anything else map columns (--column prompt=… chosen=… rejected=…) or write --format file.py:function"
+        "for anything else map columns (--prompt-column, --chosen-column, --rejected-column) or write --format file.py:function"
     )
 
 

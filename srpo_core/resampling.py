@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srpo_core.win_rate import NO_SPREAD, Floats, Interval, mean_error, t_quantile
+from srpo_core.win_rate import NO_SPREAD, Floats, Interval, mean_error, mean_interval, t_quantile
 
 
 class ClusterTotals(NamedTuple):
@@ -116,7 +116,9 @@ def crossed_bootstrap(
 
     The standard error is the spread over resamples. The interval is mean +- t * SE: with few seeds a percentile of the
     resamples is too narrow, so t has Satterthwaite's degrees of freedom for the two variance components, S-1 when the seeds
-    dominate and C-1 when the prompts do. Raises ValueError with fewer than two seeds or clusters.
+    dominate and C-1 when the prompts do. Without any spread it is `mean_interval` over prompts.
+
+    Raises ValueError with fewer than two seeds or clusters.
     """
     values = np.asarray(scores, dtype=np.float64)
     totals = cluster_totals(values, clusters)
@@ -128,6 +130,9 @@ def crossed_bootstrap(
     with np.errstate(invalid="ignore"):
         means = np.sum((by_cluster @ totals.sums) * by_seed, axis=1) / np.sum((by_cluster @ totals.counts) * by_seed, axis=1)
     mean, error = float(np.nanmean(values)), float(np.nanstd(means, ddof=1))
+    if error < NO_SPREAD:  # a point would claim to know what no resample could show
+        groups = None if clusters is None else np.asarray(clusters)
+        return mean_interval(np.nanmean(values, axis=0), groups, confidence=confidence)
     half = t_quantile(confidence, _satterthwaite(values, clusters)) * error
     return Interval(int((~np.isnan(values)).any(axis=0).sum()), mean, error, mean - half, mean + half)
 

@@ -129,7 +129,8 @@ SELECT g.game_id, f.eval_set, f.is_ood, g.prompt_id, p.prompt, p.domain,
     f.revision_index, c.sample_index, g.candidate, c.text AS candidate_text, c.num_tokens, c.finish_reason,
     f.opponent, f.opponent_policy_id, f.opponent_revision_index, g.opponent AS opponent_id,
     coalesce(o.text, p.gold[try_cast(split_part(g.opponent, ':', 2) AS INTEGER) + 1]) AS opponent_text,
-    g.judge, g."order", g.repeat_index, g.outcome, g.score, g.unscored_reason, g.label, g.request_hash, g.model_answered,
+    g.judge, g."order", g.repeat_index, g.outcome, g.score, g.unscored_reason, g.label, g.identical, g.rung,
+    g.request_hash, g.judge_model, g.model_answered,
     g.prompt_tokens, g.completion_tokens, g.cost, g.seconds, g.artifact AS games_artifact
 FROM games g
 JOIN game_facts f ON f.artifact = g.artifact AND f.game_id = g.game_id AND NOT f.superseded

@@ -169,7 +169,7 @@ class VerdictCounts:
     def __init__(self, settings: JudgeSettings) -> None:
         """Nothing is counted yet."""
         self._model = settings.model if isinstance(settings, ApiJudgeSettings) else None
-        self._games = self._identical = self._other_model = 0
+        self._games = self._identical = self._truncated = self._other_model = 0
         self._reasons: Counter[str] = Counter()
         self.models_answered: Counter[str] = Counter()
 
@@ -177,6 +177,7 @@ class VerdictCounts:
         """Count a row and hand it on."""
         self._games += 1
         self._identical += bool(row.get("identical"))
+        self._truncated += bool(row.get("prompt_truncated"))
         if row["outcome"] == "unscored":
             self._reasons[row["unscored_reason"]] += 1
         if row["model_answered"]:
@@ -189,6 +190,7 @@ class VerdictCounts:
         unscored_games = self._reasons.total()
         counts = {"identical": self._identical, "games": self._games, "scored": self._games - unscored_games}
         counts |= {"unscored": unscored_games} | {f"unscored:{reason}": n for reason, n in sorted(self._reasons.items())}
+        counts |= {"prompts_truncated": self._truncated} if self._truncated else {}
         return counts if self._model is None else counts | {"answered_by_other_model": self._other_model}
 
 

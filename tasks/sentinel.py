@@ -60,7 +60,7 @@ def freeze_completions(
     )
 
 
-def look_if_wanted(
+def look_at_sentinel(
     completions: Sequence[Artifact],
     prompts: Sequence[Artifact],
     settings: JudgeSettings,

@@ -68,18 +68,18 @@ def test_the_prediction_from_published_weights_is_the_published_figure(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_real_verdicts_give_what_statsmodels_gives_or_a_refusal(variant):
-    """The concise answers are shorter than the baseline's on nearly all prompts: nothing is known at equal length."""
+def test_real_verdicts_are_refused_and_read_less_strictly_give_what_statsmodels_gives(variant, monkeypatch):
+    """The answers are longer than the baseline's on 1 to 7 % of the prompts: too few to know anything at equal length."""
     columns = alpaca_eval_columns()
     scores = columns[f"preference_{variant}"].astype(float) - 1
     lengths, opponent = (columns[name].astype(float) for name in (f"length_{variant}", "length_baseline"))
     result = length_controlled_win_rate(scores, lengths, opponent)
-    above = np.quantile(opponent - lengths, 0.05) > 0
-    assert (result.refused is not None) == above
+    assert result.refused is not None and "shorter on more than 90% of them" in result.refused
     assert result.length_ratio == pytest.approx(lengths.mean() / opponent.mean())
-    if not above:
-        assert result.win_rate == pytest.approx(naive_rate(scores, opponent - lengths), abs=1e-4)
-        assert scores.mean() < result.ci_low < result.win_rate < result.ci_high
+    monkeypatch.setattr("srpo_core.length_control.CENTRAL", 0.99)
+    result = length_controlled_win_rate(scores, lengths, opponent)
+    assert result.win_rate == pytest.approx(naive_rate(scores, opponent - lengths), abs=1e-4)
+    assert scores.mean() < result.ci_low < result.win_rate < result.ci_high
 
 
 def test_weighted_fractional_fits_match_statsmodels_without_the_ridge():
@@ -237,14 +237,14 @@ def refusal(scores, lengths, opponent) -> str:
 
 def test_lengths_that_do_not_overlap_are_refused_with_a_word():
     scores, _, opponent = made_games(200, constant=0, by_length=-1, seed=10)
-    assert "candidate longer on more than 95% of them" in refusal(scores, opponent + np.arange(200) + 5, opponent)
-    assert "candidate shorter on more than 95% of them" in refusal(scores, opponent - np.arange(200) / 5 - 5, opponent)
+    assert "candidate longer on more than 90% of them" in refusal(scores, opponent + np.arange(200) + 5, opponent)
+    assert "candidate shorter on more than 90% of them" in refusal(scores, opponent - np.arange(200) / 5 - 5, opponent)
 
 
-def test_six_percent_of_prompts_on_the_other_side_are_overlap_and_four_are_not():
+def test_twelve_percent_of_prompts_on_the_other_side_are_overlap_and_eight_are_not():
     scores, _, opponent = made_games(100, constant=0, by_length=0, seed=11)
     margins = np.arange(100.0) + 1
-    for others, refused in ((6, False), (4, True)):
+    for others, refused in ((12, False), (8, True)):
         lengths = opponent + np.where(np.arange(100) < others, -margins, margins)
         assert (length_controlled_win_rate(scores, lengths, opponent).refused is not None) == refused
 

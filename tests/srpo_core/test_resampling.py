@@ -121,3 +121,10 @@ def test_paper_shading_is_a_standard_deviation_of_twenty_bootstraps():
     scores = np.random.default_rng(10).random(400)
     assert paper_shading(scores) == pytest.approx(mean_error(scores).standard_error, rel=0.5)
     assert np.isnan(paper_shading([np.nan]))
+
+
+def test_seeds_and_prompts_that_all_agree_are_no_certainty():
+    """Ten prompts, three seeds, every score .5: the interval is that of ten prompts without spread, not a point."""
+    found = crossed_bootstrap(np.full((3, 10), 0.5))
+    assert (found.n, found.estimate) == (10, 0.5)
+    assert found.ci_low == pytest.approx(0.5 - 1.5 * (1 - 0.025**0.1)) and found.ci_low < 0.5 < found.ci_high

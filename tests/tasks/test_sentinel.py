@@ -19,7 +19,7 @@ from tasks.sentinel import (
     freeze_preferences,
     list_looks,
     look,
-    look_if_wanted,
+    look_at_sentinel,
     read_look,
 )
 from tests.judge_server import JudgeServer, is_probe, overlap_label
@@ -134,11 +134,11 @@ def test_the_pipeline_looks_only_when_asked_and_freezes_its_games_once(tmp_path:
         write_completions(tmp_path, [prompts], policy=name, texts=[text]) for name, text in (("p", "a b"), ("q", "c d"))
     )
     with JudgeServer() as server:
-        assert look_if_wanted([early], [prompts], api(server.url), tmp_path) == []
+        assert look_at_sentinel([early], [prompts], api(server.url), tmp_path) == []
         settings = api(server.url, sentinel_games=8)
-        assert len(look_if_wanted([early], [prompts], settings, tmp_path)) == CALIBRATION_LOOKS
+        assert len(look_at_sentinel([early], [prompts], settings, tmp_path)) == CALIBRATION_LOOKS
         assert len(server.requests) == 8 * CALIBRATION_LOOKS
-        [again] = look_if_wanted([late], [prompts], settings, tmp_path)
+        [again] = look_at_sentinel([late], [prompts], settings, tmp_path)
     [frozen] = list_artifacts(tmp_path, "sentinels")
     assert {row["candidate_text"] for row in frozen.rows()} == {"a b"} and frozen.counts["pairs"] == 4
     assert read_look(again)["alarm"] is False
