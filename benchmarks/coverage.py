@@ -20,10 +20,10 @@ from scipy.special import expit
 from benchmarks.measure import environment, save, say
 from benchmarks.simulated_judges import HARDEST, JUDGES, both_orders
 from benchmarks.tables import table
-from srpo_core.length_control import length_controlled_win_rate
-from srpo_core.resampling import bootstrap_interval
-from srpo_core.sequential import log_e_values
-from srpo_core.win_rate import Floats, mean_interval, t_quantile, wilson_limits, win_rate_interval
+from srpo_core.scoring.length_control import length_controlled_win_rate
+from srpo_core.scoring.resampling import bootstrap_interval
+from srpo_core.scoring.sequential import log_e_values
+from srpo_core.scoring.win_rate import Floats, mean_interval, t_quantile, wilson_limits, win_rate_interval
 
 Cell = dict[str, Any]
 Limits = tuple[float, float]

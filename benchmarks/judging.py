@@ -150,7 +150,7 @@ def _completion_rows(number: int) -> Iterator[dict[str, Any]]:
 
 def _games() -> Iterator[Any]:
     """Games whose requests are about as long as those about forum posts."""
-    from srpo_core.judges import JudgeGame
+    from srpo_core.judging.judges import JudgeGame
     from srpo_core.records import user_prompt
 
     for number in itertools.count():
@@ -188,8 +188,8 @@ async def _bare_loop(games: list[Any], url: str) -> None:
     """The same requests, 64 in flight, typed replies, nothing kept."""
     import openai
 
-    from srpo_core.judge_presets import find_preset
-    from srpo_core.judge_requests import build_request
+    from srpo_core.judging.judge_presets import find_preset
+    from srpo_core.judging.judge_requests import build_request
 
     settings = _settings(url)
     preset, waiting = find_preset(settings.preset), iter(games)

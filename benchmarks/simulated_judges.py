@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from srpo_core.win_rate import Floats
+from srpo_core.scoring.win_rate import Floats
 
 Shape = tuple[int, int]  # runs, prompts
 Draw = Callable[[np.random.Generator, float, Shape], Floats]

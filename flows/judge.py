@@ -5,7 +5,7 @@ from prefect import flow
 from flows.inputs import find_input
 from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
 from srpo_core.config import JudgeSettings, Resources
-from srpo_core.request_limits import Spent
+from srpo_core.judging.request_limits import Spent
 from tasks.judging import judge_completions
 
 

@@ -20,9 +20,9 @@ from srpo_core.config import (
     PromptSourceSettings,
 )
 from srpo_core.errors import InputError
-from srpo_core.judge_presets import find_preset
-from srpo_core.judges import read_api_key
-from srpo_core.request_limits import Spent
+from srpo_core.judging.judge_presets import find_preset
+from srpo_core.judging.judges import read_api_key
+from srpo_core.judging.request_limits import Spent
 from storage.artifact import Artifact
 from storage.runs import record_run
 from tasks.demonstrations import ingest_demonstrations

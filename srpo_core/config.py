@@ -183,7 +183,7 @@ class ApiJudgeSettings(Settings):
     model: str = Field(min_length=1, description="the model's name as the server knows it")
     base_url: str | None = Field(None, description="for example http://127.0.0.1:8000/v1; none = the client's own default")
     api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
-    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judge_presets.py")
+    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judging/judge_presets.py")
     max_concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at once")
     requests_per_minute: float | None = Field(
         None, gt=0, description="over all runs on a home that ask this model at this address; none = no limit"
@@ -258,7 +258,7 @@ class LabelModelJudgeSettings(LocalJudgeSettings):
     """A causal language model that is asked the preset's question and whose probabilities of the labels are the verdict."""
 
     kind: Literal["label_model"] = Field("label_model", description="a local language model that chooses between labels")
-    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judge_presets.py")
+    preset: str = Field("tldr-concise", description="named judge prompt, see srpo_core/judging/judge_presets.py")
 
 
 JudgeSettings = Annotated[

@@ -416,7 +416,7 @@ SENTINEL_GAMES = pa.schema(  # frozen pairs of texts, each asked in both orders 
     ]
 )
 SENTINEL_VERDICTS = pa.schema([*JUDGED, ("look_index", pa.int32())])
-SENTINEL_LOOKS = pa.schema(  # one look of one judge at one frozen set; the test is told in srpo_core/drift.py
+SENTINEL_LOOKS = pa.schema(  # one look of one judge at one frozen set; the test is told in srpo_core/scoring/drift.py
     [
         ("sentinel", pa.string()),  # fingerprint of the frozen games
         ("judge", pa.string()),

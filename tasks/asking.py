@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from srpo_core.config import JudgeSettings, Resources
-from srpo_core.judges import JudgeGame, Verdict, is_failed_call
-from srpo_core.request_limits import Spent
-from srpo_core.verdict_parsing import PARSER_VERSION
+from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call
+from srpo_core.judging.request_limits import Spent
+from srpo_core.judging.verdict_parsing import PARSER_VERSION
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import JUDGED

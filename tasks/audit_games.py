@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from srpo_core.errors import InputError
-from srpo_core.judges import ORDERS, JudgeGame
+from srpo_core.judging.judges import ORDERS, JudgeGame
 from srpo_core.records import Prompt, content_id, seed_from
 from storage.artifact import Artifact
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from srpo_core.comparisons import Comparisons, scores_by_prompt
-from srpo_core.win_rate import Floats, PromptScores
+from srpo_core.scoring.comparisons import Comparisons, scores_by_prompt
+from srpo_core.scoring.win_rate import Floats, PromptScores
 
 POLICY = ("method", "policy_id", "seed", "alpha", "beta", "learning_rate")
 SETTING = ("eval_set", "is_ood", "opponent", "opponent_policy_id", "opponent_revision_index", "judge", "temperature", "sampling")

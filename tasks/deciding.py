@@ -17,7 +17,7 @@ from typing import Any
 
 from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
-from srpo_core.judges import (
+from srpo_core.judging.judges import (
     IDENTICAL,
     Games,
     JudgeGame,
@@ -27,9 +27,9 @@ from srpo_core.judges import (
     outcome_of,
     resolve_base_url,
 )
-from srpo_core.judging_queue import ask_judge
+from srpo_core.judging.judging_queue import ask_judge
+from srpo_core.judging.request_limits import Spent
 from srpo_core.records import Prompt
-from srpo_core.request_limits import Spent
 from storage.artifact import hash_of
 from storage.journal import JournalledRows, remove_journals
 from storage.reply_ledger import ReplyLedger
@@ -84,7 +84,7 @@ def remove_working_files(journal_folder: Path) -> None:
 
 def find_stored(games: Iterable[JudgeGame], settings: ApiJudgeSettings, home: Path) -> Iterator[tuple[JudgeGame, Verdict | None]]:
     """Every game with the verdict of its stored reply, read anew, or None where no reply is stored; nothing is asked."""
-    from srpo_core.api_judge import ApiJudge  # here, because importing the client takes a second
+    from srpo_core.judging.api_judge import ApiJudge  # here, because importing the client takes a second
 
     with ReplyLedger(home) as ledger:
         judge = ApiJudge(settings, ledger, name=judge_name(settings))
@@ -180,7 +180,7 @@ async def _ask(
     rate: SharedRate | None,
 ) -> Facts:
     """Take kept replies first, ask for the rest, and tell how it went."""
-    from srpo_core.api_judge import ApiJudge  # here, because importing the client takes a second
+    from srpo_core.judging.api_judge import ApiJudge  # here, because importing the client takes a second
 
     def keep(game: JudgeGame, verdict: Verdict) -> None:
         rows.append({"game_id": game.game_id} | {name: getattr(verdict, name) for name in _JOURNALLED})

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from srpo_core.config import EqualComputeSettings, GenerationSettings, JudgeSettings, ModelSettings, Resources
 from srpo_core.errors import InputError
-from srpo_core.request_limits import Spent
+from srpo_core.judging.request_limits import Spent
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import EQUAL_COMPUTE, EQUAL_COMPUTE_MATCHES, LIKELIHOODS, REWARDS

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srpo_core.best_of_n import Match, best_of_n_scores, match_tokens
-from srpo_core.knockout import Bracket, knockout_scores
-from srpo_core.win_rate import Floats, prompt_scores, win_rate_interval
+from srpo_core.scoring.best_of_n import Match, best_of_n_scores, match_tokens
+from srpo_core.scoring.knockout import Bracket, knockout_scores
+from srpo_core.scoring.win_rate import Floats, prompt_scores, win_rate_interval
 from storage import schemas
 from storage.artifact import Artifact
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from srpo_core.errors import InputError
-from srpo_core.judges import ORDERS, JudgeGame
+from srpo_core.judging.judges import ORDERS, JudgeGame
 from srpo_core.records import Prompt, content_id
 from storage.artifact import Artifact
 from storage.schemas import COMPLETIONS

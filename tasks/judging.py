@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.errors import InputError
-from srpo_core.judges import JudgeGame, Verdict, is_failed_call, unscored
-from srpo_core.request_limits import Spent
-from srpo_core.verdict_parsing import PARSER_VERSION
+from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call, unscored
+from srpo_core.judging.request_limits import Spent
+from srpo_core.judging.verdict_parsing import PARSER_VERSION
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import GAMES

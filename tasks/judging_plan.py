@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.config import ApiJudgeSettings
-from srpo_core.judge_requests import estimate_tokens
-from srpo_core.judges import JudgeGame, is_failed_call, is_identical
-from srpo_core.reply_reading import cost_of
+from srpo_core.judging.judge_requests import estimate_tokens
+from srpo_core.judging.judges import JudgeGame, is_failed_call, is_identical
+from srpo_core.judging.reply_reading import cost_of
 from storage.reply_ledger import ReplyLedger
 from tasks.judge_identity import judge_name
 from tasks.judging import Match, find_games
@@ -73,7 +73,7 @@ class _Counter:
     """Counts the questions that a model judge has not answered yet."""
 
     def __init__(self, settings: ApiJudgeSettings, ledger: ReplyLedger, asked: set[str]) -> None:
-        from srpo_core.api_judge import ApiJudge  # here, because importing the client takes a second
+        from srpo_core.judging.api_judge import ApiJudge  # here, because importing the client takes a second
 
         self._settings, self._asked = settings, asked
         self._judge = ApiJudge(settings, ledger, name=judge_name(settings))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.config import JudgeSettings, Resources
-from srpo_core.judges import ORDERS, JudgeGame, is_identical
-from srpo_core.knockout import Bracket, list_brackets
+from srpo_core.judging.judges import ORDERS, JudgeGame, is_identical
+from srpo_core.judging.request_limits import Spent
 from srpo_core.records import Prompt, content_id, seed_from
-from srpo_core.request_limits import Spent
+from srpo_core.scoring.knockout import Bracket, list_brackets
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES, PROMPTS

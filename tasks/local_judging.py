@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
-from srpo_core.judge_presets import find_preset
-from srpo_core.judges import JudgeGame, Verdict
-from srpo_core.local_judges import ANSWERS, QUESTIONS, TOO_LONG, Answer, LocalSettings, Question, questions_of, verdict_of
+from srpo_core.judging.judge_presets import find_preset
+from srpo_core.judging.judges import JudgeGame, Verdict
+from srpo_core.judging.local_judges import ANSWERS, QUESTIONS, TOO_LONG, Answer, LocalSettings, Question, questions_of, verdict_of
 from srpo_core.records import Prompt
 from srpo_core.workers.jobs import JudgeJob
 from storage import parquet

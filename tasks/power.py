@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from srpo_core.errors import InputError
-from srpo_core.power import detectable_difference, prompts_needed
-from srpo_core.verdict_groups import read_groups
-from srpo_core.win_rate import NO_SPREAD, Floats, mean_error
+from srpo_core.scoring.power import detectable_difference, prompts_needed
+from srpo_core.scoring.verdict_groups import read_groups
+from srpo_core.scoring.win_rate import NO_SPREAD, Floats, mean_error
 from storage.results_db import open_results
 from storage.results_relations import comparisons
 from tasks.curves import Curve, build_curves
@@ -52,7 +52,7 @@ def spreads_of_policy(home: Path, policy: str) -> list[Spread]:
 
 
 def spreads_of_file(path: Path) -> list[Spread]:
-    """Of a file of verdicts (`srpo_core/verdict_files.py`)."""
+    """Of a file of verdicts (`srpo_core/scoring/verdict_files.py`)."""
     return spreads(tabulate_groups(read_groups(path)[1]), str(path))
 
 

@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from srpo_core.config import PreferenceSourceSettings
+from srpo_core.data.format_functions import FormatFunction, is_format_function, load_format_function
+from srpo_core.data.labelled_pairs import LabelledPair, UnusableRow
+from srpo_core.data.preference_formats import Convert, choose_converter, outcomes
+from srpo_core.data.row_readers import SourceRow
+from srpo_core.data.sources import Source, find_sources
+from srpo_core.data.splits import ClusterSplitter
 from srpo_core.errors import InputError
-from srpo_core.format_functions import FormatFunction, is_format_function, load_format_function
-from srpo_core.labelled_pairs import LabelledPair, UnusableRow
-from srpo_core.preference_formats import Convert, choose_converter, outcomes
 from srpo_core.records import content_id, pair_id
-from srpo_core.row_readers import SourceRow
-from srpo_core.sources import Source, find_sources
-from srpo_core.splits import ClusterSplitter
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import PREFERENCES, REJECTED_ROWS

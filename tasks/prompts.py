@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from srpo_core.config import PromptSourceSettings
-from srpo_core.contamination import OverlapIndex
-from srpo_core.errors import InputError
-from srpo_core.format_functions import FormatFunction, is_format_function, load_format_function
-from srpo_core.labelled_pairs import Row, UnusableRow
-from srpo_core.prompt_formats import (
+from srpo_core.data.contamination import OverlapIndex
+from srpo_core.data.format_functions import FormatFunction, is_format_function, load_format_function
+from srpo_core.data.labelled_pairs import Row, UnusableRow
+from srpo_core.data.prompt_formats import (
     GoldPrompt,
     checked,
     choose_prompt_converter,
@@ -18,9 +17,10 @@ from srpo_core.prompt_formats import (
     read_answers,
     with_opponent,
 )
+from srpo_core.data.row_readers import SourceRow
+from srpo_core.data.sources import Source, find_sources
+from srpo_core.errors import InputError
 from srpo_core.records import content_id, prompt_id
-from srpo_core.row_readers import SourceRow
-from srpo_core.sources import Source, find_sources
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import CONTAMINATION, PROMPTS, REJECTED_ROWS
@@ -146,7 +146,7 @@ def _opponent_answers(opponents: list[Source]) -> dict[str, str]:
 
 
 def find_contamination(preferences: Artifact, prompts: list[Artifact], home: Path) -> Artifact:
-    """Every overlap of a pair with an evaluation prompt (kinds: see `srpo_core.contamination`); training leaves those pairs out.
+    """Every overlap of a pair with an evaluation prompt (kinds: `srpo_core.data.contamination`); training leaves them out.
 
     Counts: pairs_read, contaminated_pairs, overlaps. Memory holds the evaluation sets, never the pairs.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from srpo_core.config import Resources, RewardModelJudgeSettings
-from srpo_core.judges import JudgeGame, is_identical
-from srpo_core.local_judges import read_rewards
+from srpo_core.judging.judges import JudgeGame, is_identical
+from srpo_core.judging.local_judges import read_rewards
 from srpo_core.records import content_id
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream

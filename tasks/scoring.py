@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from srpo_core.score_files import score_groups
-from srpo_core.verdict_groups import Group, read_groups
+from srpo_core.scoring.score_files import score_groups
+from srpo_core.scoring.verdict_groups import Group, read_groups
 from storage.schemas import COMPARISONS
 from tasks.statistics import JUDGE_CONSISTENCY, compute_statistics
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def score_verdicts(path: Path, *, rule: str = "default", anytime_seed: int | None = None) -> Row:
-    """Statistics of a file as `srpo_core.score_files.score_file` gives them; of several groups with `tables` beside them.
+    """Statistics of a file as `srpo_core.scoring.score_files.score_file` gives them; of several groups with `tables` beside them.
 
     The tables compare groups by the default rule: win rates with simultaneous bands, gains of revisions with Holm's correction,
     methods head to head, methods over seeds, consistency of judges. Judges are never pooled. Raises InputError.

@@ -1,8 +1,8 @@
 """Stages `sentinels` and `sentinel_looks`: frozen games that a judge is asked again and again, to notice when it changes.
 
 The texts are drawn once and kept. Looks of one judge are numbered; the first `CALIBRATION_LOOKS` are made together and show the
-judge's own repeat noise, each later one is tested against them (`srpo_core/drift.py`). Every look is an artifact that is never
-changed. Its number is in the repeat index of its games, so no stored reply answers them: each look really asks.
+judge's own repeat noise, each later one is tested against them (`srpo_core/scoring/drift.py`). Every look is an artifact that is
+never changed. Its number is in the repeat index of its games, so no stored reply answers them: each look really asks.
 """
 
 import json
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from srpo_core.config import JudgeSettings, Resources
-from srpo_core.drift import Drift, measure_drift
 from srpo_core.errors import InputError
-from srpo_core.judges import is_failed_call
-from srpo_core.request_limits import Spent
-from srpo_core.win_rate import Floats
+from srpo_core.judging.judges import is_failed_call
+from srpo_core.judging.request_limits import Spent
+from srpo_core.scoring.drift import Drift, measure_drift
+from srpo_core.scoring.win_rate import Floats
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, list_artifacts, writing
 from storage.journal import write_parts
 from storage.schemas import SENTINEL_GAMES, SENTINEL_LOOKS, SENTINEL_VERDICTS

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from srpo_core.comparisons import cluster_means, clusters_by_prompt, lengths_by_prompt
-from srpo_core.resampling import crossed_bootstrap, paper_shading, sup_t_quantile
-from srpo_core.scoring_rules import RULES
-from srpo_core.win_rate import (
+from srpo_core.scoring.comparisons import cluster_means, clusters_by_prompt, lengths_by_prompt
+from srpo_core.scoring.resampling import crossed_bootstrap, paper_shading, sup_t_quantile
+from srpo_core.scoring.scoring_rules import RULES
+from srpo_core.scoring.win_rate import (
     Floats,
     holm,
     order_statistics,
@@ -79,7 +79,7 @@ def _bands(curves: list[Curve]) -> Iterator[Row]:
 
 def _anytime_p_value(scores: Floats, clusters: list[str]) -> float | None:
     """Of the prompts in the order of their ids, which are hashes of what they say: as good an order as a drawn one."""
-    from srpo_core.sequential import anytime_test
+    from srpo_core.scoring.sequential import anytime_test
 
     means = cluster_means(scores, clusters)[1]
     return anytime_test(means).p_value if means.size else None
@@ -92,7 +92,7 @@ def _length_control(curves: list[Curve]) -> Iterator[Row]:
 
 
 def _controlled(point: Point) -> Row:
-    from srpo_core.length_control import length_controlled_win_rate
+    from srpo_core.scoring.length_control import length_controlled_win_rate
 
     lengths = lengths_by_prompt(point.comparisons)
     clusters = clusters_by_prompt(point.comparisons)

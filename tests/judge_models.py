@@ -9,7 +9,7 @@ import torch
 from tokenizers import processors
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-from srpo_core.judges import ORDERS, JudgeGame
+from srpo_core.judging.judges import ORDERS, JudgeGame
 from srpo_core.records import Prompt, content_id, user_prompt
 from tests.fakes import CHAT_TEMPLATE, byte_tokenizer, tiny_llama
 

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-from srpo_core.capabilities import PROBE_GAME
+from srpo_core.judging.capabilities import PROBE_GAME
 
 _BLOCK = re.compile(r"<<<BEGIN (?P<name>.+?) (?P<mark>[0-9a-f]{16})>>>\n(?P<text>.*?)\n<<<END (?P=name) (?P=mark)>>>", re.DOTALL)
 

@@ -25,9 +25,9 @@ from srpo_core.logprobs import SequenceLogps, logps_in_order
 from srpo_core.models import create_small_model, train_tokenizer
 from srpo_core.objectives import ImitationObjective, PreferenceObjective, build_imitation_groups, build_pair_examples
 from srpo_core.records import pair_id, user_prompt
+from srpo_core.scoring.win_rate import win_rate_interval
 from srpo_core.tokenization import PromptTokenizer, tokenize_pairs
 from srpo_core.training_loop import train
-from srpo_core.win_rate import win_rate_interval
 
 rng = np.random.default_rng(0)
 accelerator = Accelerator(cpu=True)
@@ -40,7 +40,7 @@ def show(done: int, steps: int, metrics: dict[str, float]) -> None:
     print(f"  step {done} of {steps}: loss {metrics['loss']:.3f}")
 
 
-# 1. Data: demonstrations to imitate, and pairs with votes. Yours would come from `srpo_core.preference_formats`.
+# 1. Data: demonstrations to imitate, and pairs with votes. Yours would come from `srpo_core.data.preference_formats`.
 demonstrations = [row | {"prompt": user_prompt(str(row["prompt"]))} for row in newsroom.draw_demonstrations(2400, rng)]
 pairs = []
 for row in newsroom.draw_pairs(160, 5, rng):

@@ -159,7 +159,7 @@ def _look(
 
 
 def _print_file(file: Path, as_json: bool) -> None:
-    from srpo_core.audit_files import audit_file
+    from srpo_core.scoring.audit_files import audit_file
 
     values = audit_file(file)
     if as_json:

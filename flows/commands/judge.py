@@ -37,7 +37,7 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """Judge completions against gold or against another policy, in both orders (settings: judge)."""
-    from srpo_core.request_limits import Spent
+    from srpo_core.judging.request_limits import Spent
     from tasks import judging
 
     if reparse and (plan or retry_failed):

@@ -10,7 +10,7 @@ from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_fields, print_json, print_table
 from flows.inputs import DEFAULT_HOME, open_home
 from srpo_core.errors import InputError
-from srpo_core.verdict_files import GROUPING
+from srpo_core.scoring.verdict_files import GROUPING
 
 SHOWN_OF_AN_ORDER = 8  # prompts of a judging order that the text shows; --json has all
 _OF_A_GROUP = ("n", "win_rate", "standard_error", "ci_low", "ci_high", "consistency", "n_unscored", "n_games_unscored", "design")

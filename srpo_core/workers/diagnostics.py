@@ -24,8 +24,8 @@ from srpo_core.decoding import generate
 from srpo_core.logprobs import SequenceLogps, logps_in_order
 from srpo_core.models import load_model, load_tokenizer, merge_adapter
 from srpo_core.records import seed_from, user_prompt
+from srpo_core.scoring.win_rate import mean_interval
 from srpo_core.tokenization import PromptTokenizer, load_template
-from srpo_core.win_rate import mean_interval
 from srpo_core.workers.jobs import CeilingJob, OneEditJob
 from srpo_core.workers.parts import read_rows, write_part
 from srpo_core.workers.progress import ProgressLines

@@ -8,7 +8,7 @@ from storage.results_db import run_query
 from tasks.publishing import publish_results
 from tests.flows.test_cli import call, refusal
 from tests.homes import make_home
-from tests.srpo_core.test_score_files import ROWS, write
+from tests.srpo_core.scoring.test_score_files import ROWS, write
 
 
 @pytest.fixture

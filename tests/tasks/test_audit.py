@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from srpo_core.attack_rates import CONTROL
 from srpo_core.config import ApiJudgeSettings, RewardModelJudgeSettings, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
-from srpo_core.injections import ATTACKS, FIELDS
+from srpo_core.judging.injections import ATTACKS, FIELDS
 from srpo_core.records import pair_id, user_prompt
+from srpo_core.scoring.attack_rates import CONTROL
 from storage.artifact import Artifact
 from storage.results_db import publish_snapshot, run_query
 from storage.schemas import ATTACK_RATES, AUDIT_MEASURES, AUDIT_VERDICTS, INJECTION_GAMES, PREFERENCES

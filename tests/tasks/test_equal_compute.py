@@ -12,8 +12,8 @@ import pytest
 from srpo_core import newsroom
 from srpo_core.config import EqualComputeSettings, GenerationSettings, RewardModelJudgeSettings, RuleJudgeSettings
 from srpo_core.errors import InputError
-from srpo_core.knockout import Bracket
 from srpo_core.records import Completion, user_prompt
+from srpo_core.scoring.knockout import Bracket
 from srpo_core.workers import generate
 from storage.artifact import Artifact, list_artifacts
 from storage.results_db import read_query, run_query

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srpo_core import verdict_parsing
 from srpo_core.config import BudgetSettings, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
-from srpo_core.judges import is_failed_call
-from srpo_core.request_limits import Spent
+from srpo_core.judging import verdict_parsing
+from srpo_core.judging.judges import is_failed_call
+from srpo_core.judging.request_limits import Spent
 from storage.artifact import Artifact, find_artifact, open_artifact
 from storage.reply_ledger import ReplyLedger, find_reply
 from storage.schemas import COMPLETIONS, GAMES
@@ -26,7 +26,7 @@ from tasks import judging
 from tasks.judging import Match, decide_games, judge_completions, reread_replies, retry_failed_calls
 from tasks.judging_plan import MOST_PROBES, plan_judging
 from tests.judge_server import JudgeServer, faults_in_turn
-from tests.srpo_core.test_judges import games as plain_games
+from tests.srpo_core.judging.test_judges import games as plain_games
 from tests.tasks.judged_texts import completion_row, good_summary, write_artifact, write_completions, write_prompts
 from tests.tasks.test_judging import _start_judging, api
 
@@ -121,7 +121,7 @@ def test_another_parser_is_another_question_answered_from_the_ledger(tmp_path: P
     def lenient(reply: str, form: Any, judged: Any = ()) -> Any:
         return parse(reply.replace("Both have their merits.", 'Preferred: "A"'), form, judged)
 
-    monkeypatch.setattr("srpo_core.reply_reading.parse_verdict", lenient)
+    monkeypatch.setattr("srpo_core.judging.reply_reading.parse_verdict", lenient)
     monkeypatch.setattr(judging, "PARSER_VERSION", 2)
     second = reread_replies(Match(completions, prompts, judge), tmp_path)
     assert second.fingerprint != first.fingerprint and second.counts["scored"] == 8 and len(server.requests) == url_calls

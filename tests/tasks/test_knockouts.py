@@ -7,7 +7,7 @@ import pytest
 
 from srpo_core.config import ApiJudgeSettings, BudgetSettings
 from srpo_core.errors import WorkFailed
-from srpo_core.knockout import Bracket, list_brackets
+from srpo_core.scoring.knockout import Bracket, list_brackets
 from storage.artifact import Artifact, list_artifacts
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES
 from tasks.knockouts import play_knockouts, read_winners

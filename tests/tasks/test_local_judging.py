@@ -14,8 +14,8 @@ import pytest
 
 from srpo_core.config import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
-from srpo_core.judges import JudgeGame
-from srpo_core.local_judges import Question, questions_of, read_rewards
+from srpo_core.judging.judges import JudgeGame
+from srpo_core.judging.local_judges import Question, questions_of, read_rewards
 from srpo_core.records import user_prompt
 from srpo_core.workers.parts import read_rows
 from tasks import local_judging
@@ -132,7 +132,7 @@ class Killed(Exception):
 def test_killed_half_way_and_started_again_it_computes_the_rest(
     tmp_path: Path, launches: Launches, small_parts: None, monkeypatch: pytest.MonkeyPatch, reward: Any
 ) -> None:
-    from srpo_core.reward_model import RewardModel
+    from srpo_core.judging.reward_model import RewardModel
 
     real, calls = RewardModel.answer, []
 
@@ -206,7 +206,7 @@ def test_a_broken_configuration_is_named(tmp_path: Path, content: str) -> None:
 
 def test_memory_does_not_grow_with_the_number_of_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reward: Any) -> None:
     """Ten times the games, answered by an arithmetic stand-in for the worker, so that only the task is measured."""
-    from srpo_core.local_judges import ANSWERS
+    from srpo_core.judging.local_judges import ANSWERS
     from srpo_core.workers.parts import write_part
 
     def run_jobs(stage: str, jobs: Any, spread: Any, folder: Path) -> None:

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from srpo_core.errors import InputError
-from srpo_core.power import prompts_needed
+from srpo_core.scoring.power import prompts_needed
 from storage.results_db import run_query
 from tasks.power import GAIN, LARGEST_SPREAD, WIN_RATE, Spread, plan, spreads_of_file, spreads_of_policy
 from tasks.publishing import publish_results
 from tests.homes import make_home
-from tests.srpo_core.test_score_files import write
+from tests.srpo_core.scoring.test_score_files import write
 
 
 def verdicts(revisions: dict[int, list[float]], **more):

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pyarrow as pa
 import pytest
 
-from srpo_core.sequential import anytime_test
+from srpo_core.scoring.sequential import anytime_test
 from storage import schemas
 from storage.results_db import list_queries, open_results, read_query, run_query
 from storage.results_relations import comparisons

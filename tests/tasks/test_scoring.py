@@ -13,8 +13,8 @@ from tasks.publishing import publish_results
 from tasks.scoring import score_verdicts
 from tests.homes import make_home
 from tests.real_data import real_file
-from tests.srpo_core.test_score_files import ROWS, write
-from tests.srpo_core.test_scoring_rules import VARIANTS, preferences, published
+from tests.srpo_core.scoring.test_score_files import ROWS, write
+from tests.srpo_core.scoring.test_scoring_rules import VARIANTS, preferences, published
 
 Row = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""Preference pairs and evaluation prompts: from rows of any file or hub set to records."""

@@ -1,0 +1,1 @@
+"""Judges: what a game is, how each kind of judge is asked, and how its words become a verdict."""
