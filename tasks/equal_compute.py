@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from srpo_core.charts import standalone
 from srpo_core.config import EqualComputeSettings, GenerationSettings, JudgeSettings, ModelSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.request_limits import Spent
@@ -145,7 +146,7 @@ def _write(inputs: _Inputs, judge: JudgeSettings, writer: ArtifactWriter) -> Art
     parquet.write_rows(files[0], curve, EQUAL_COMPUTE)
     parquet.write_rows(files[1], matches, EQUAL_COMPUTE_MATCHES)
     title = f"{inputs.policy.info['name']} on {eval_set}"
-    svg = draw_equal_compute(curve, title=title, method=inputs.policy.settings.get("method", "hub"))
+    svg = standalone(draw_equal_compute(curve, title=title, method=inputs.policy.settings.get("method", "hub")))
     parquet.write_atomically(files[2], lambda temporary: temporary.write_text(svg, encoding="utf-8"))
     counts = {"prompts": len(texts.prompts), "drafts": inputs.drafts.counts["completions"]}
     counts |= {"games_unscored": sum(games.counts["unscored"] for games in (inputs.chain_games, inputs.draft_games))}

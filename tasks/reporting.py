@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from storage.parquet import write_atomically
 from storage.results_db import open_results, read_query
+from tasks.equal_compute_chart import equal_compute_charts
 from tasks.report_charts import training_charts, win_rate_charts
 from tasks.report_texts import revision_chains
 
@@ -45,6 +46,24 @@ QUALIFY revision_index = max(revision_index) OVER (PARTITION BY policy_id, eval_
 ORDER BY {_ORDER}, name, seed, policy_id
 """
 _BY_METHOD = f"SELECT *, NULL AS sampling FROM win_rates_by_method ORDER BY {_ORDER}, beta, learning_rate, revision_index"
+# The draft and the last revision, where the question is asked: do revisions win by being longer?
+_LENGTH = f"""
+SELECT l.*, name, NULL AS sampling FROM length_control l LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+QUALIFY revision_index IN (0, max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature))
+ORDER BY {_ORDER}, name, seed, policy_id, revision_index
+"""
+_RULES = f"""
+SELECT r.*, name, NULL AS sampling FROM win_rates_by_rule r LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+WHERE rule <> 'default'
+QUALIFY revision_index IN (0, max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature))
+ORDER BY {_ORDER}, name, seed, policy_id, revision_index, rule
+"""
+_EQUAL_COMPUTE = """
+SELECT e.*, p.name, p.method, p.seed, p.beta FROM equal_compute e JOIN artifacts a ON a.fingerprint = e.artifact
+LEFT JOIN policies p USING (policy_id)
+QUALIFY dense_rank() OVER (PARTITION BY policy_id, eval_set, e.judge, temperature ORDER BY a.created_at DESC, e.artifact) = 1
+ORDER BY eval_set, e.judge, temperature, p.name, policy_id, strategy DESC, selector, num_drafts, num_revisions
+"""
 _UNSCORED = """
 SELECT judge, eval_set, coalesce(unscored_reason, '(no reason kept)') AS reason, count(*) AS games
 FROM verdicts WHERE score IS NULL GROUP BY ALL ORDER BY games DESC, judge, eval_set, reason
@@ -93,8 +112,9 @@ def read_rates(home: Path) -> list[Row]:
 def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     rates, gains = _rows(connection, _RATES), _rows(connection, _GAINS)
     log, collapse = _rows(connection, _TRAINING), _rows(connection, read_query("collapse"))
+    length, rules, compared = _rows(connection, _LENGTH), _rows(connection, _RULES), _rows(connection, _EQUAL_COMPUTE)
     several = _shared_names(log + rates + collapse)
-    for row in rates + gains + log + collapse:
+    for row in rates + gains + log + collapse + length + rules + compared:
         row["label"] = _label(row, several)
     return {
         "totals": _rows(connection, _TOTALS)[0],
@@ -109,6 +129,11 @@ def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "by_method": _rows(connection, _BY_METHOD),
         "one_edit": _rows(connection, _ONE_EDIT),
         "collapse": collapse,
+        "length": length,
+        "rules": rules,
+        "equal_compute": equal_compute_charts(compared),
+        "audits": _rows(connection, read_query("judge_audits")),
+        "looks": _rows(connection, read_query("sentinel")),
         "chains": revision_chains(connection),
         "policies": _rows(connection, _POLICIES),
         "artifacts": _rows(connection, _LINEAGE),

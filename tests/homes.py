@@ -251,7 +251,14 @@ def put_equal_compute(home: Path) -> None:
     (srpo,) = (p for p in _policies(home) if p.info["name"] == "srpo")
     key = {"policy_id": srpo.fingerprint, "eval_set": "id", "judge": "rule", "temperature": 1.0, "selector": "judge"}
     match = {"num_revisions": 1, "num_drafts": 2.0, "mean_tokens": 11.0, "n_scored": 20, "difference": -0.1}
-    put(home, "equal_compute", {"matches": ([key | match], schemas.EQUAL_COMPUTE_MATCHES)}, parents={"policy": srpo})
+    curve = [
+        key
+        | {"strategy": strategy, "selector": selector, "num_drafts": n, "num_revisions": k}
+        | {"mean_tokens": 5.0 + 5 * n + 6 * k, "win_rate": 0.4 + 0.1 * n, "ci_low": 0.3, "ci_high": 0.8}
+        for strategy, selector, n, k in (("revisions", None, 1, 0), ("revisions", None, 1, 1), ("best_of_n", "judge", 2, 0))
+    ]
+    parts = {"matches": ([key | match], schemas.EQUAL_COMPUTE_MATCHES), "curve": (curve, schemas.EQUAL_COMPUTE)}
+    put(home, "equal_compute", parts, parents={"policy": srpo})
 
 
 def _made(folder: Path) -> Path:

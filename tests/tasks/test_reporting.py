@@ -9,7 +9,18 @@ from storage.errors import UnusableInput
 from storage.results_db import run_query
 from tasks.publishing import publish_results
 from tasks.reporting import write_report
-from tests.homes import graded, make_home, put_completions, put_diagnostics, put_games, put_policy, put_preferences, put_prompts
+from tests.homes import (
+    graded,
+    make_home,
+    put_audits,
+    put_completions,
+    put_diagnostics,
+    put_equal_compute,
+    put_games,
+    put_policy,
+    put_preferences,
+    put_prompts,
+)
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -158,3 +169,15 @@ def test_a_hub_model_of_unknown_training_stands_in_the_same_chart(tmp_path):
     publish_results(tmp_path)
     text = write_report(tmp_path).read_text()
     assert text.count("<figcaption>") == 1 and ">hub-model<" in text and "in distribution · against gold" in text
+
+
+def test_audits_looks_and_equal_compute_are_shown_where_there_are_any(page, tmp_path):
+    assert not {"At equal compute", "The judge, measured"} & set(Page(page).text)
+    folder = make_home(tmp_path, size=4, revisions=1)
+    put_audits(folder)
+    put_equal_compute(folder)
+    publish_results(folder)
+    found = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert {"At equal compute", "The judge, measured", "agreement", "attack rate: all"} <= set(found.text)
+    assert "The same frozen games, asked again: has the judge changed?" in found.text
+    assert "judge rule · T = 1" in found.text
