@@ -177,7 +177,7 @@ def _settings(url: str) -> Any:
 
 
 def _judge(games: list[Any], url: str, home: Path) -> None:
-    from tasks.judging import decide_games
+    from tasks.deciding import decide_games
 
     decided = list(decide_games(games, _settings(url), home, journal_folder=home / "journal"))
     if any(verdict.score is None for _, verdict in decided):

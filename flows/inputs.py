@@ -33,6 +33,14 @@ def split_ids(values: Sequence[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
+def require_ids(values: Sequence[str], option: str) -> list[str]:
+    """The ids given with `option`. Raises InputError when nothing is left of them."""
+    found = split_ids(values)
+    if not found:
+        raise InputError(f"expected at least one name with {option}, found {' '.join(values)!r}; name one")
+    return found
+
+
 def find_input(home: Path, stage: str, text: str) -> "Artifact":
     """The complete artifact of `stage` named by its folder, its fingerprint or a beginning of it that no other has."""
     from storage.artifact import MANIFEST, find_artifact, open_artifact

@@ -29,7 +29,8 @@ from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics, complete_diagnostics
 from tasks.equal_compute import compare_equal_compute
 from tasks.generation import generate_completions
-from tasks.judging import judge_completions, judge_name
+from tasks.judge_identity import judge_name
+from tasks.judging import judge_completions
 from tasks.launch import find_config
 from tasks.models import adopt_reference, prepare_base_model
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom

@@ -199,6 +199,12 @@ class ApiJudgeSettings(Settings):
         description="frozen games asked again at every evaluation, to notice a judge that changed: so many more requests each "
         "time, five times as many at the first; half of them are pairs of texts, each in both orders; 0 = none",
     )
+    sentinel_seed: int = Field(
+        0,
+        ge=0,
+        description="of the drawing of the frozen games by lot; another number freezes another set and calibrates the judge "
+        "anew, which is what to do after an alarm",
+    )
     budget: BudgetSettings = Field(
         default_factory=lambda: BudgetSettings.model_validate({}), description="hard limits of what one run may spend"
     )

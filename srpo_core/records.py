@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 Split = Literal["train", "validation", "test"]
+Order = Literal["as_is", "swapped"]  # as_is: a judge is shown the candidate first; swapped: second
+ORDERS: tuple[Order, Order] = ("as_is", "swapped")
 
 
 class Message(TypedDict):

@@ -20,30 +20,51 @@ from storage.results_db import open_results, results_path
 from storage.runs import read_run
 
 SHORTEST_ID = 4  # characters; less would match by accident
-# kind -> the table that has it and its column of ids
-_KINDS = {
-    "completion": ("completions", "completion_id"),
-    "game": ("games", "game_id"),
-    "pair": ("preferences", "pair_id"),
-    "prompt": ("prompts", "prompt_id"),
+# table -> what its rows are called, and the column of their ids
+_TABLES = {
+    "completions": ("completion", "completion_id"),
+    "games": ("game", "game_id"),
+    "knockout_games": ("game", "game_id"),
+    "audit_verdicts": ("game", "game_id"),
+    "injection_games": ("game", "game_id"),
+    "sentinel_verdicts": ("game", "game_id"),
+    "preferences": ("pair", "pair_id"),
+    "prompts": ("prompt", "prompt_id"),
 }
+# Audits put the same games to every judge.
+_BY_OTHER_JUDGES = """SELECT DISTINCT judge, outcome, score, unscored_reason, artifact FROM {table}
+    WHERE game_id = $game_id AND artifact <> $artifact ORDER BY ALL"""
+_LABELLED_PAIR = """SELECT prompt, chosen, rejected FROM preferences p JOIN lineage l ON l.parent = p.artifact
+    WHERE l.child = $artifact AND p.pair_id = $prompt_id LIMIT 1"""
 # What is shown beside the row itself, each a list of rows.
 _DETAILS = {
-    "completion": {
+    "completions": {
         "prompt": "SELECT DISTINCT eval_set, domain, prompt, gold FROM prompts WHERE prompt_id = $prompt_id",
         "chain": """SELECT DISTINCT revision_index, completion_id, finish_reason, text FROM completions WHERE artifact = $artifact
             AND prompt_id = $prompt_id AND sample_index = $sample_index AND policy_id = $policy_id ORDER BY revision_index""",
         "games": """SELECT DISTINCT game_id, judge, "order", opponent, outcome, score, unscored_reason
             FROM verdicts WHERE candidate = $completion_id ORDER BY ALL""",
     },
-    "game": {
+    "games": {
         "verdict": """SELECT eval_set, method, policy_id, revision_index, prompt, candidate_text, opponent, opponent_text
             FROM verdicts WHERE game_id = $game_id LIMIT 1""",
     },
-    "pair": {
+    "knockout_games": {
+        "drafts": """SELECT DISTINCT completion_id, sample_index, text FROM completions c JOIN lineage l ON l.parent = c.artifact
+            WHERE l.child = $artifact AND completion_id IN ($candidate, $opponent) ORDER BY ALL""",
+    },
+    "audit_verdicts": {"pair": _LABELLED_PAIR, "other_verdicts": _BY_OTHER_JUDGES.format(table="audit_verdicts")},
+    "injection_games": {"pair": _LABELLED_PAIR, "other_verdicts": _BY_OTHER_JUDGES.format(table="injection_games")},
+    "sentinel_verdicts": {
+        "pair": """SELECT prompt, candidate, candidate_text, opponent, opponent_text
+            FROM sentinel_games s JOIN lineage l ON l.parent = s.artifact
+            WHERE l.child = $artifact AND s.pair_id = $prompt_id LIMIT 1""",
+        "other_verdicts": _BY_OTHER_JUDGES.format(table="sentinel_verdicts"),
+    },
+    "preferences": {
         "overlaps": "SELECT DISTINCT prompt_id, kind FROM contamination WHERE pair_id = $pair_id ORDER BY ALL",
     },
-    "prompt": {
+    "prompts": {
         "completions": """SELECT DISTINCT method, c.policy_id, sample_index, revision_index, completion_id, text
             FROM completions c LEFT JOIN policies USING (policy_id) WHERE prompt_id = $prompt_id ORDER BY ALL""",
     },
@@ -102,16 +123,22 @@ def _row_names(home: Path, wanted: str) -> list[tuple[str, str]]:
     if not results_path(home).is_file():
         return []
     with open_results(home) as connection:
-        return [
-            (kind, str(name))
-            for kind, (table, column) in _KINDS.items()
-            for name in _rows(
+        found = [
+            (kind, str(row["id"]))
+            for table, (kind, column) in _held_tables(connection)
+            for row in _rows(
                 connection,
                 f"SELECT DISTINCT {column} AS id FROM {table} WHERE starts_with({column}, $id) LIMIT 5",
                 {"id": wanted},
             )
-            for name in name.values()
         ]
+    return list(dict.fromkeys(found))
+
+
+def _held_tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, tuple[str, str]]]:
+    """Those of `_TABLES` that the snapshot has: an earlier version may have published it."""
+    held = {row["table_name"] for row in _rows(connection, "SELECT table_name FROM duckdb_tables()", {})}
+    return [(table, named) for table, named in _TABLES.items() if table in held]
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,16 +162,25 @@ def _artifact_record(home: Path, name: str) -> Record:
 
 
 def _row_record(home: Path, kind: str, name: str) -> Record:
-    table, column = _KINDS[kind]
     with open_results(home) as connection:
-        row = _rows(connection, f"SELECT * FROM {table} WHERE {column} = $id LIMIT 1", {"id": name})[0]
-        details = {key: _rows(connection, sql, row) for key, sql in _DETAILS[kind].items()}
+        table, row = _find_row(connection, kind, name)
+        details = {key: _rows(connection, sql, row) for key, sql in _DETAILS[table].items()}
         stages = "SELECT stage FROM artifacts WHERE fingerprint = $artifact"
         stage = str(_rows(connection, stages, row)[0]["stage"])
     if kind == "game":
         details["reply"] = find_reply(home, row["request_hash"]) if row["request_hash"] else None  # type: ignore[assignment]
     own = {"depth": 0, "role": "", "stage": stage, "fingerprint": row["artifact"]}
     return Record(kind, name, row | details, [own, *lineage_of(home, stage, row["artifact"])])
+
+
+def _find_row(connection: duckdb.DuckDBPyConnection, kind: str, name: str) -> tuple[str, dict[str, Any]]:
+    """The row of that id, and the table that has it."""
+    for table, (own_kind, column) in _held_tables(connection):
+        sql = f"SELECT * FROM {table} WHERE {column} = $id ORDER BY artifact LIMIT 1"
+        rows = _rows(connection, sql, {"id": name}) if own_kind == kind else []
+        if rows:
+            return table, rows[0]
+    raise UnusableInput(f"expected a {kind} with the id {name!r}, found none; run srpo publish again")
 
 
 def lineage_of(home: Path, stage: str, fingerprint: str, depth: int = 1) -> list[dict[str, Any]]:

@@ -15,10 +15,11 @@ import pyarrow as pa
 from storage.errors import UnusableInput
 from storage.lease import lease
 from storage.parquet import write_atomically
-from storage.results_relations import comparisons, relate
+from storage.results_relations import comparisons, relate, relate_win_rates
 from storage.results_tables import Home, list_home, load_tables, store_table
 
 RESULTS = "results.duckdb"
+RESULTS_VERSION = 2  # rises with every change of a relation's columns; an older snapshot has to be published again
 Statistics = Callable[[pa.Table], Mapping[str, pa.Table]]
 _READING = {
     duckdb.StatementType.SELECT,
@@ -64,8 +65,12 @@ def _build(listing: Home, path: Path, statistics: Statistics) -> None:
     with duckdb.connect(str(path)) as connection:
         load_tables(connection, listing)
         relate(connection)
-        for name, table in statistics(comparisons(connection)).items():
+        tables = statistics(comparisons(connection))
+        for name, table in tables.items():
             store_table(connection, name, table)
+        if "win_rate_bands" in tables:
+            relate_win_rates(connection)
+        connection.execute(f"CREATE TABLE published AS SELECT {RESULTS_VERSION} AS version")
         connection.execute("CHECKPOINT")
 
 
@@ -83,12 +88,26 @@ def open_results(home: Path) -> duckdb.DuckDBPyConnection:
         literal = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{literal}' AS results (READ_ONLY)")
         connection.execute("USE results; SET enable_external_access = false; SET lock_configuration = true")
+        version = _version(connection)
     except duckdb.Error as error:
         connection.close()
         raise UnusableInput(
             f"expected a results database at {path}, found: {_first_line(error)}; delete it and run srpo publish again"
         ) from error
+    if version != RESULTS_VERSION:
+        connection.close()
+        raise UnusableInput(
+            f"expected a results database of version {RESULTS_VERSION} at {path}, found version {version}, published by another "
+            f"version of srpo; run srpo publish with --home {home}"
+        )
     return connection
+
+
+def _version(connection: duckdb.DuckDBPyConnection) -> int:
+    """The version a snapshot was published by; 1 for those that do not say."""
+    if not connection.execute("FROM duckdb_tables() WHERE table_name = 'published'").fetchall():
+        return 1
+    return int(connection.execute("FROM published").fetchall()[0][0])
 
 
 def run_query(home: Path, sql: str) -> pa.Table:

@@ -161,6 +161,18 @@ WHERE v.games_artifact NOT IN (SELECT artifact FROM drafts_alone)
 GROUP BY ALL ORDER BY ALL
 """
 
+# The ceiling is what the exact judge would say of the exact optimum against the gold texts: no other judge's win rate, and none
+# against a policy, is on its scale. "rule@..." is that judge under two settings (_JUDGE_NAMES).
+_WIN_RATES_WITH_CEILINGS = """
+CREATE VIEW win_rates_with_ceilings AS
+SELECT w.*, c.reference_win_rate, c.ceiling,
+    (w.win_rate - c.reference_win_rate) / nullif(c.ceiling - c.reference_win_rate, 0) AS share_reached
+FROM win_rate_bands w
+LEFT JOIN ceilings c ON (w.judge = 'rule' OR starts_with(w.judge, 'rule@')) AND w.opponent = 'gold'
+    AND w.opponent_policy_id IS NULL AND c.policy_id = w.policy_id AND c.beta = w.beta AND c.eval_set = w.eval_set
+    AND c.temperature = w.temperature AND c.revision_index = w.revision_index
+"""
+
 
 def relate(connection: duckdb.DuckDBPyConnection) -> None:
     """Add `policies.training_domains`, the table `game_facts` and the view `verdicts` to the loaded tables.
@@ -187,3 +199,8 @@ def comparisons(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     Columns are those of `schemas.COMPARISONS`.
     """
     return connection.sql(_COMPARISONS, params={"white_space": _WHITE_SPACE}).to_arrow_table()
+
+
+def relate_win_rates(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the view `win_rates_with_ceilings`: `win_rate_bands` beside the ceiling of each rate that has one, else NULL."""
+    connection.execute(_WIN_RATES_WITH_CEILINGS)

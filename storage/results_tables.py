@@ -5,7 +5,7 @@ that a game meets exactly the prompts and completions its own manifest names as 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ TABLES = {
     "likelihoods": schemas.LIKELIHOODS,
     "rewards": schemas.REWARDS,
     "knockout_matches": schemas.KNOCKOUT_MATCHES,
+    "knockout_games": schemas.GAMES,  # of a draft against another of the same prompt
     "equal_compute": schemas.EQUAL_COMPUTE,
     "equal_compute_matches": schemas.EQUAL_COMPUTE_MATCHES,
     "audit_verdicts": schemas.AUDIT_VERDICTS,
@@ -52,7 +53,7 @@ STAGE_TABLES = {
     "diagnostics": ("ceilings", "one_edit"),
     "likelihoods": ("likelihoods",),
     "rewards": ("rewards",),
-    "knockouts": ("knockout_matches",),
+    "knockouts": ("knockout_matches", "knockout_games"),
     "equal_compute": ("equal_compute", "equal_compute_matches"),
     "audits": ("audit_verdicts", "audit_measures", "injection_games", "attack_rates"),
     "sentinels": ("sentinel_games",),
@@ -143,7 +144,7 @@ def _load_parts(connection: duckdb.DuckDBPyConnection, artifact: Artifact) -> No
         values: list[Any] = [artifact.fingerprint]
         if table == "completions":
             columns["sampling"] = "?"
-            values.append(_sampling(artifact.settings))
+            values.append(sampling_of(artifact.settings))
         if table == "games":
             columns["judge_settings"] = "?"
             values.append(hash_of(artifact.settings.get("judge"), 6))
@@ -237,10 +238,10 @@ def _run(path: Path) -> dict[str, Any]:
     }
 
 
-def _sampling(settings: dict[str, Any]) -> str:
-    """Decoding settings that change texts besides the temperature, wherever the manifest keeps them."""
+def sampling_of(settings: Mapping[str, Any]) -> str:
+    """The column `sampling`: decoding settings that change texts besides the temperature, wherever in `settings` they stand."""
     found: dict[str, Any] = {}
-    pending = [settings]
+    pending: list[Mapping[str, Any]] = [settings]
     while pending:
         level = pending.pop()
         found |= {name: level[name] for name in ("top_p", "max_new_tokens") if name in level}

@@ -1,6 +1,6 @@
 """The Arrow schema of every table the pipeline writes: one home for column names and types.
 
-A row of each table is described in docs/artifacts.md. SCHEMA_VERSION rises when a column changes its meaning or type.
+What a row of an artifact is stands in docs/artifacts.md. SCHEMA_VERSION rises when a column changes its meaning or type.
 """
 
 import pyarrow as pa
@@ -152,11 +152,14 @@ _CURVE = [
     ("eval_set", pa.string()),
     ("is_ood", pa.bool_()),  # null when nothing is known about the training domains
     ("opponent", pa.string()),  # gold, or a policy's name
+    ("opponent_policy_id", pa.string()),  # null for gold
     ("opponent_revision_index", pa.int32()),
     ("judge", pa.string()),
     ("temperature", pa.float64()),
+    ("sampling", pa.string()),  # decoding settings other than the temperature
     ("revision_index", pa.int32()),
 ]
+CURVE = tuple(name for name, _ in _CURVE if name != "revision_index")  # what the revisions of one curve have in common
 WIN_RATES = pa.schema(
     [
         *_CURVE,
@@ -172,7 +175,6 @@ WIN_RATES = pa.schema(
 WIN_RATE_BANDS = pa.schema(  # win_rates with more beside each number
     [
         *WIN_RATES,
-        ("sampling", pa.string()),  # decoding settings other than the temperature
         ("band_low", pa.float64()),  # holds for all revisions of the curve together
         ("band_high", pa.float64()),
         ("bound_low", pa.float64()),  # win rate over all prompts with every missing verdict counted 0

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from storage.parquet import broken_part
 
-BYTES_PER_RANGE = 8 * 2**20  # of uncompressed columns; about what is held in memory
+BYTES_PER_RANGE = 2 * 2**20  # of uncompressed columns; about what is held in memory
+_MOST_RANGES = 256  # each is an open file while rows are dealt
 _ROWS_PER_BATCH = 256
+_SAMPLED = 16  # one key in so many decides where the ranges end
 
 Row = dict[str, Any]
 Where = tuple[str, Any]
@@ -53,13 +55,18 @@ def grouped(rows: Iterator[Row], column: str) -> Iterator[tuple[Any, list[Row]]]
 
 def _bounds(paths: Sequence[Path], columns: list[str], key: str) -> pa.Array:
     """Values of `key` between which rows of about BYTES_PER_RANGE lie; none when all rows fit into one range."""
-    ranges = sum(_size(path, columns) for path in paths) // BYTES_PER_RANGE + 1
-    found = [batch[0] for path in paths for batch in _batches(path, [key])] if ranges > 1 else []
+    ranges = min(sum(_size(path, columns) for path in paths) // BYTES_PER_RANGE + 1, _MOST_RANGES)
+    found = [_sample(batch[0]) for path in paths for batch in _batches(path, [key])] if ranges > 1 else []
     if not found:
         return pa.array([])
     keys = pa.chunked_array(found)
     order = pc.sort_indices(keys)
     return keys.take(order.take(pa.array(np.linspace(0, len(keys) - 1, ranges + 1).astype(int)[1:-1]))).unique()
+
+
+def _sample(keys: pa.Array) -> pa.Array:
+    """Some of the keys, copied: a slice would hold all of them in memory."""
+    return keys.take(pa.array(np.arange(0, len(keys), _SAMPLED)))
 
 
 def _size(path: Path, columns: list[str]) -> int:
@@ -100,7 +107,8 @@ def _sorted(tables: list[pa.Table], columns: Sequence[str], order_by: Sequence[s
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(_ROWS_PER_BATCH * 4, columns=columns)
+        # No threads and no reading ahead: each thread's heap would keep what it once held.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(_ROWS_PER_BATCH, columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise broken_part(path, error) from error

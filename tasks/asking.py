@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from srpo_core.config import JudgeSettings, Resources
+from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call
 from srpo_core.judging.request_limits import Spent
-from srpo_core.judging.verdict_parsing import PARSER_VERSION
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import JUDGED
 from tasks.deciding import Facts, decide_games
-from tasks.judge_identity import fingerprint_settings, judge_name
+from tasks.judge_identity import fingerprint_settings, is_other_model, judge_name, parser_settings
 
 logger = logging.getLogger("srpo.judge")
 Row = dict[str, Any]
@@ -48,7 +47,17 @@ class AskedJudge:
         folder.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {"resources": self.resources, "spent": self.spent, "facts": self.facts}
         decided = decide_games(games, self.settings, self.home, journal_folder=folder, **options)
-        return {game.game_id: (game, verdict) for game, verdict in decided}
+        found = {game.game_id: (game, verdict) for game, verdict in decided}
+        self._warn_of_other_models({verdict.model_answered for _, verdict in found.values() if verdict.model_answered})
+        return found
+
+    def _warn_of_other_models(self, answered: set[str]) -> None:
+        asked = self.settings.model if isinstance(self.settings, ApiJudgeSettings) else None
+        other = sorted(name for name in answered if asked is not None and is_other_model(name, asked))
+        if other:
+            logger.warning(
+                "expected answers of %s, found answers of %s; look at judge.model and the server", asked, ", ".join(other)
+            )
 
     def columns(self, game: JudgeGame, verdict: Verdict) -> Row:
         """The columns that the tables of all audits have."""
@@ -59,7 +68,7 @@ class AskedJudge:
 
 def judged_by(settings: JudgeSettings) -> dict[str, Any]:
     """What of a judge and of the reading of its replies changes verdicts: part of every audit's fingerprint."""
-    return fingerprint_settings(settings) | {"parser": PARSER_VERSION}
+    return fingerprint_settings(settings) | parser_settings(settings)
 
 
 def complete_audit(

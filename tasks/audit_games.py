@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from srpo_core.errors import InputError
-from srpo_core.judging.judges import ORDERS, JudgeGame
-from srpo_core.records import Prompt, content_id, seed_from
+from srpo_core.judging.judges import JudgeGame
+from srpo_core.records import ORDERS, Prompt, content_id, seed_from
 from storage.artifact import Artifact
 
 NO_ANSWER = "No answer was written."  # what the attacker starts from where nobody wrote a worse text

@@ -1,6 +1,6 @@
 """From comparisons (one question, both orders) to curves: what the statistics tables are made from.
 
-A curve is one policy on one evaluation set against one opponent, by one judge, at one temperature, over its revisions.
+A curve is one policy on one evaluation set against one opponent, by one judge, decoded alike, over its revisions.
 """
 
 from collections import defaultdict

@@ -59,8 +59,9 @@ def decide_games(
 
     `journal_folder` belongs to these games and this judge: a verdict in it counts by its game's id. `games` is read several
     times, so a mere iterator is put into a list first. `spent` goes on counting against the budget; `facts` receives what is
-    worth knowing of the run. Raises InputError for a wrong setting or a missing key, and WorkFailed when the judge cannot be
-    reached, goes down, or its budget is spent; what was answered by then is kept, and the same call goes on from there.
+    worth knowing of the run; what several calls with one dict took adds up. Raises InputError for a wrong setting or a missing
+    key, and WorkFailed when the judge cannot be reached, goes down, or its budget is spent; what was answered by then is kept,
+    and the same call goes on from there.
     """
     known = games if isinstance(games, Sized) and iter(games) is not games else list(games)
     told = {} if facts is None else facts
@@ -150,12 +151,20 @@ def _decide_by_api(
     """Ask what is not known yet, then read all verdicts in the order of the games."""
     with JournalledRows(folder, "game_id", usable=_holds_a_verdict) as rows:
         with ReplyLedger(home) as ledger:
-            facts |= run_in_own_loop(_ask(games, settings, ledger, rows, spent, _shared_rate(settings, home)))
+            _add_facts(facts, run_in_own_loop(_ask(games, settings, ledger, rows, spent, _shared_rate(settings, home))))
         for game in games:
             row = None if is_identical(game) else rows.find(game.game_id)
             if row is None and not is_identical(game):
                 raise WorkFailed(f"expected a verdict on game {game.game_id} in {folder}, found none; run the same command again")
             yield game, IDENTICAL if row is None else Verdict(**{name: row[name] for name in _JOURNALLED if name in row})
+
+
+def _add_facts(told: Facts, found: Facts) -> None:
+    """Put what one call found out to what earlier calls did; where no capabilities are known, those known before stay."""
+    before = told.get("spent", {})
+    told["spent"] = {name: before.get(name, 0) + value for name, value in found["spent"].items()}
+    told["requests_answered"] = told.get("requests_answered", 0) + found["requests_answered"]
+    told["capabilities"] = found["capabilities"] or told.get("capabilities")
 
 
 def _holds_a_verdict(row: Mapping[str, Any]) -> bool:
@@ -188,6 +197,8 @@ async def _ask(
     def is_pending(game: JudgeGame) -> bool:
         return not is_identical(game) and game.game_id not in rows
 
+    spent = spent or Spent()
+    before = vars(spent).copy()  # by other stages of the run
     how = {"spent": spent, "rate": rate, "backoff_seconds": _FIRST_WAIT}
     async with ApiJudge(settings, ledger, name=judge_name(settings), **how) as judge:  # type: ignore[arg-type]
         pending, total = _take_kept_replies(games, is_pending, judge.find_verdict if len(ledger) else None, keep)
@@ -199,7 +210,7 @@ async def _ask(
         return {
             "requests_answered": judge.requests_answered,
             "capabilities": judge.find_capabilities(),
-            "spent": vars(judge.limits.spent).copy(),
+            "spent": {name: value - before[name] for name, value in vars(spent).items()},
         }
 
 

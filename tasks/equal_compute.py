@@ -32,7 +32,8 @@ from tasks.equal_compute_tables import (
     select_by_value,
 )
 from tasks.generation import generate_completions
-from tasks.judging import judge_completions, judge_name
+from tasks.judge_identity import judge_name
+from tasks.judging import judge_completions
 from tasks.knockouts import play_knockouts, read_winners
 from tasks.likelihoods import compute_likelihoods
 from tasks.rewards import compute_rewards

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from srpo_core.records import ORDERS
 from srpo_core.scoring.best_of_n import Match, best_of_n_scores, match_tokens
+from srpo_core.scoring.comparisons import Comparisons, scores_by_prompt
 from srpo_core.scoring.knockout import Bracket, knockout_scores
-from srpo_core.scoring.win_rate import Floats, prompt_scores, win_rate_interval
+from srpo_core.scoring.win_rate import Floats, win_rate_interval
 from storage import schemas
 from storage.artifact import Artifact
 
@@ -21,7 +23,7 @@ Row = dict[str, Any]
 class Selector(NamedTuple):
     """One way of picking a draft, and what it picks."""
 
-    name: str  # likelihood_sum, likelihood_mean, judge or reward_model
+    name: str  # likelihood_sum, likelihood_mean, judge, reward_model or oracle
     selected_by: str | None  # the judge or model; None for the policy's own likelihood
     note: str | None  # what a reader must know
     scores: Floats  # (P, N) expected score of the best of n = column + 1
@@ -75,15 +77,26 @@ def _mean_over_chains(rows: Sequence[Row], value: Any) -> list[float]:
 
 
 def _scores(games: Artifact) -> dict[str, float]:
-    """Score of each completion against its golds, over both orders, golds and repeats; NaN where no question has both orders."""
+    """Score of each completion against its golds, made of orders, repeats and golds as every win rate is; NaN without one."""
     columns = ["candidate", "opponent", "order", "repeat_index", "score"]
     asked: dict[tuple[str, str, int], dict[str, float | None]] = defaultdict(dict)
     for row in games.read(schemas.GAMES, columns=columns).to_pylist():
         asked[row["candidate"], row["opponent"], row["repeat_index"]][row["order"]] = row["score"]
-    orders = ([pair.get(order) for pair in asked.values()] for order in ("as_is", "swapped"))
-    as_is, swapped = (np.array(values, dtype=np.float64) for values in orders)
-    scored = prompt_scores([candidate for candidate, _, _ in asked], as_is, swapped)  # by candidate in the place of the prompt
+    scored = scores_by_prompt(_comparisons(asked))
     return dict(zip(scored.prompts.tolist(), scored.score.tolist(), strict=True))
+
+
+def _comparisons(asked: Mapping[tuple[str, str, int], Mapping[str, float | None]]) -> Comparisons:
+    """Askings by (candidate, opponent, repeat); the candidate stands in the place of the prompt."""
+    candidates = np.array([candidate for candidate, _, _ in asked], dtype=np.str_)
+    questions: dict[tuple[str, str], int] = {}
+    numbers = [questions.setdefault((candidate, opponent), len(questions)) for candidate, opponent, _ in asked]
+    scores = [[pair.get(order) for pair in asked.values()] for order in ORDERS]
+    unknown = np.full((2, len(asked)), np.nan)
+    labels = [[None] * len(asked)] * 2  # scores alone are asked for here
+    return Comparisons(
+        candidates, candidates, np.array(numbers, dtype=np.intp), np.array(scores, dtype=np.float64), labels, unknown
+    )
 
 
 def select_by_value(

@@ -1,19 +1,16 @@
 """Which games a set of completions plays: every completion against each gold, or against another policy, in both orders.
 
 Games come in the order of their prompt ids. These are hashes, so any first part of the games is a fair sample of the prompts.
-A plan holds ids and numbers only; texts are read a prompt at a time, so a hundred thousand games take no more memory than ten.
+A plan holds two counts only; ids and texts are read a prompt at a time, so a hundred thousand games take no more memory than ten.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from srpo_core.errors import InputError
-from srpo_core.judging.judges import ORDERS, JudgeGame
-from srpo_core.records import Prompt, content_id
+from srpo_core.judging.judges import JudgeGame
+from srpo_core.records import ORDERS, Prompt, content_id
 from storage.artifact import Artifact
-from storage.schemas import COMPLETIONS
 from storage.sorted_rows import grouped, iterate_sorted
 
 _COLUMNS = ["completion_id", "prompt_id", "sample_index", "revision_index", "text"]
@@ -38,9 +35,10 @@ class GamePlan:
         self._completions, self._judge, self._repeats = completions, judge, repeats
         self._prompt_parts = [path for artifact in prompts for path in artifact.parts()]
         self._opponents, self._opponent_revision = opponents, opponent_revision_index
-        pairings = self._count_pairings()
-        self.prompts_without_gold = sum(not number for number in pairings.values())
-        self._num_games = self._count_games(pairings)
+        self._check_prompts()
+        if opponents is not None:
+            self._check_opponents(opponents)
+        self.prompts_without_gold, self._num_games = self._count_games()
 
     def __len__(self) -> int:
         """How many games there are, both orders and all repeats counted."""
@@ -86,55 +84,54 @@ class GamePlan:
         chosen = ("revision_index", self._opponent_revision)
         return _following(iterate_sorted(self._opponents.parts(), _COLUMNS, _ORDER, chosen), self._prompt_ids())
 
-    def _count_pairings(self) -> dict[str, int]:
-        """Opponents that a completion of each prompt meets; by prompt id."""
-        asked = _prompt_ids(self._completions.parts())
-        if not asked:
+    def _check_prompts(self) -> None:
+        if next(self._prompt_ids(), None) is None:
             raise InputError(
                 f"expected completions to judge at {self._completions.path}, found none; generate for a non-empty prompt set"
             )
-        golds = {
-            row["prompt_id"]: len(row["gold"] or [])
-            for row in iterate_sorted(self._prompt_parts, ["prompt_id", "gold"], ["prompt_id"])
-            if row["prompt_id"] in asked
-        }
-        missing = sorted(asked - golds.keys())
+        prompts = iterate_sorted(self._prompt_parts, ["prompt_id"], ["prompt_id"])
+        missing = [prompt_id for prompt_id, found in _following(prompts, self._prompt_ids()) if not found]
         if missing:
             raise InputError(
                 f"expected the prompts of all completions at {self._completions.path} among the given prompt sets, found "
                 f"{len(missing)} missing ({missing[0]} first); give the prompt sets they were generated for"
             )
-        return golds if self._opponents is None else self._check_opponents(asked, self._opponents)
 
-    def _check_opponents(self, asked: set[str], opponents: Artifact) -> dict[str, int]:
-        found = _prompt_ids(opponents.parts(), ("revision_index", self._opponent_revision))
-        missing = sorted(asked - found)
+    def _check_opponents(self, opponents: Artifact) -> None:
+        chosen = ("revision_index", self._opponent_revision)
+        rivals = iterate_sorted(opponents.parts(), ["prompt_id"], ["prompt_id"], chosen)
+        missing = [prompt_id for prompt_id, found in _following(rivals, self._prompt_ids()) if not found]
         if missing:
             raise InputError(
                 f"expected a completion of revision {self._opponent_revision} for every prompt at {opponents.path}, found "
                 f"{len(missing)} prompts without one ({missing[0]} first); generate it for the same prompts and revisions"
             )
-        return dict.fromkeys(asked, 1)
 
-    def _count_games(self, pairings: dict[str, int]) -> int:
-        if not any(pairings.values()):
+    def _count_games(self) -> tuple[int, int]:
+        """Prompts whose completions meet nobody, and games."""
+        prompts = iterate_sorted(self._prompt_parts, ["prompt_id", "gold"], ["prompt_id"])
+        candidates = grouped(iterate_sorted(self._completions.parts(), ["prompt_id"], ["prompt_id"]), "prompt_id")
+        alone = pairings = 0
+        for (_, rows), (_, found) in zip(candidates, _following(prompts, self._prompt_ids()), strict=True):
+            met = 1 if self._opponents is not None else len(found[-1]["gold"] or [])
+            pairings += met * len(rows)
+            alone += not met
+        if not pairings:
             raise InputError(
-                f"expected gold texts to judge against, found none for any of {len(pairings)} prompts; "
+                f"expected gold texts to judge against, found none for any of {alone} prompts; "
                 "give prompts with gold, or another policy's completions as opponents"
             )
-        texts = Counter(self._completions.read(COMPLETIONS, columns=["prompt_id"])["prompt_id"].to_pylist())
-        return sum(pairings[prompt] * number for prompt, number in texts.items()) * len(ORDERS) * self._repeats
-
-
-def _prompt_ids(parts: Sequence[Path], where: tuple[str, Any] | None = None) -> set[str]:
-    return {row["prompt_id"] for row in iterate_sorted(parts, ["prompt_id"], ["prompt_id"], where)}
+        return alone, pairings * len(ORDERS) * self._repeats
 
 
 def _following(rows: Iterator[Row], prompt_ids: Iterator[str]) -> Iterator[tuple[str, list[Row]]]:
-    """The group of rows of each of `prompt_ids`; both come in the order of prompt ids."""
+    """The rows of each of `prompt_ids`, none where it has none; both come in the order of prompt ids."""
     groups = grouped(rows, "prompt_id")
+    group = next(groups, None)
     for wanted in prompt_ids:
-        yield next((prompt_id, group) for prompt_id, group in groups if prompt_id == wanted)
+        while group is not None and group[0] < wanted:
+            group = next(groups, None)
+        yield wanted, group[1] if group is not None and group[0] == wanted else []
 
 
 def _opponents_of(row: Row, prompt: Row, others: list[Row] | None) -> list[tuple[str, str]]:

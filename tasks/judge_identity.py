@@ -7,6 +7,7 @@ from typing import Any
 from srpo_core.config import ApiJudgeSettings, JudgeSettings, LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import resolve_base_url
+from srpo_core.judging.verdict_parsing import PARSER_VERSION
 from storage.artifact import hash_of
 
 Listing = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
@@ -25,6 +26,14 @@ def fingerprint_settings(settings: JudgeSettings) -> dict[str, Any]:
     return {"kind": settings.kind}
 
 
+def parser_settings(settings: JudgeSettings) -> dict[str, Any]:
+    """What of the reading of replies changes verdicts: part of what is asked of a judge, not of its name.
+
+    Only an api judge's replies are read; the first parser adds nothing.
+    """
+    return {"parser": PARSER_VERSION} if isinstance(settings, ApiJudgeSettings) and PARSER_VERSION > 1 else {}
+
+
 def judge_name(settings: JudgeSettings) -> str:
     """The judge in tables: rule, or model:preset:hash, where the hash tells apart what changes verdicts."""
     digest = hash_of(fingerprint_settings(settings), 6)
@@ -35,6 +44,11 @@ def judge_name(settings: JudgeSettings) -> str:
     if isinstance(settings, RewardModelJudgeSettings):
         return f"{Path(settings.model).name}:reward:{digest}"
     return settings.kind
+
+
+def is_other_model(answered: str, asked: str) -> bool:
+    """Servers add a version (gpt-x-2025-01-01, name@main) or drop a folder; anything else is another model."""
+    return not answered.startswith(asked) and not asked.endswith(answered)
 
 
 @lru_cache(maxsize=64)

@@ -15,15 +15,13 @@ from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call, unscored
 from srpo_core.judging.request_limits import Spent
-from srpo_core.judging.verdict_parsing import PARSER_VERSION
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import GAMES
 from tasks.deciding import Facts, decide_games, find_stored, remove_working_files
 from tasks.judge_games import GamePlan
-from tasks.judge_identity import fingerprint_settings, judge_name
+from tasks.judge_identity import fingerprint_settings, is_other_model, judge_name, parser_settings
 
-__all__ = ["decide_games", "fingerprint_settings", "game_row", "judge_completions", "judge_name", "remove_working_files"]
 VERSION = 1
 ROWS_PER_PART = 5000  # about 10 MB of memory while they are collected
 NO_REPLY = "api_error:no_reply_stored"  # counts as a failed call: it may be asked again
@@ -51,9 +49,7 @@ class Match(NamedTuple):
     def asked(self) -> dict[str, Any]:
         """The settings that change the games."""
         asked = {"judge": fingerprint_settings(self.settings), "opponent_revision_index": self.opponent_revision_index}
-        if isinstance(self.settings, ApiJudgeSettings) and PARSER_VERSION > 1:
-            asked |= {"parser": PARSER_VERSION}
-        return asked | ({"repeats": self.repeats} if self.repeats > 1 else {})
+        return asked | parser_settings(self.settings) | ({"repeats": self.repeats} if self.repeats > 1 else {})
 
     @property
     def parents(self) -> dict[str, Artifact]:
@@ -116,12 +112,12 @@ def retry_failed_calls(match: Match, home: Path, *, spent: Spent | None = None) 
         if not failed:
             return old
         games = [game for game in match.plan() if game.game_id in failed]
-        facts: Facts = {}
+        facts: Facts = dict(old.info)  # what these calls take is added to what the others took
         name = judge_name(settings)
         decided = decide_games(games, settings, home, journal_folder=writer.path, spent=spent, facts=facts)
         answered = {game.game_id: game_row(game, verdict, name) for game, verdict in decided}
         rows = (answered.get(row["game_id"], row) for row in old.rows())
-        return _complete(writer, rows, match, old.counts["prompts_without_gold"], old.info | facts)
+        return _complete(writer, rows, match, old.counts["prompts_without_gold"], facts)
 
 
 def reread_replies(match: Match, home: Path) -> Artifact:
@@ -177,12 +173,12 @@ class VerdictCounts:
         """Count a row and hand it on."""
         self._games += 1
         self._identical += bool(row.get("identical"))
-        self._truncated += bool(row.get("prompt_truncated"))
+        self._truncated += bool(row.get("prompt_truncated")) and row["outcome"] != "unscored"
         if row["outcome"] == "unscored":
             self._reasons[row["unscored_reason"]] += 1
         if row["model_answered"]:
             self.models_answered[row["model_answered"]] += 1
-            self._other_model += self._model is not None and _is_other_model(row["model_answered"], self._model)
+            self._other_model += self._model is not None and is_other_model(row["model_answered"], self._model)
         return row
 
     def counts(self) -> dict[str, int]:
@@ -234,11 +230,6 @@ def _refuse_without(without: int, games: int, home: Path) -> None:
         )
     if without:
         logger.warning("%d of %d games have no stored reply and are unscored; --retry-failed asks for them", without, games)
-
-
-def _is_other_model(answered: str, asked: str) -> bool:
-    """Servers add a version (gpt-x-2025-01-01, name@main) or drop a folder; anything else is another model."""
-    return not answered.startswith(asked) and not asked.endswith(answered)
 
 
 def _warn(artifact: Artifact, settings: JudgeSettings) -> None:

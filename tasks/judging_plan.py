@@ -1,7 +1,8 @@
 """What a judging would send and cost, before anything is sent: `srpo judge --plan`. No key is needed.
 
-Prompt tokens are estimated at four characters each; completion tokens are the most that the settings allow; money is the two at
-the stated prices. Further attempts after faults come on top.
+Estimates take four characters for a token. What is said "at most" takes the sizes that a budget sets aside, a token for each
+byte of a prompt and the longest replies that the settings allow, and counts the questions that probe the server. Further
+attempts after faults come on top.
 """
 
 from collections.abc import Sequence
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.config import ApiJudgeSettings
-from srpo_core.judging.judge_requests import estimate_tokens
+from srpo_core.judging.capabilities import most_probe_requests, probe_request
+from srpo_core.judging.judge_presets import find_preset
+from srpo_core.judging.judge_requests import estimate_tokens, most_tokens
 from srpo_core.judging.judges import JudgeGame, is_failed_call, is_identical
 from srpo_core.judging.reply_reading import cost_of
 from storage.reply_ledger import ReplyLedger
 from tasks.judge_identity import judge_name
 from tasks.judging import Match, find_games
-
-MOST_PROBES = 7  # requests with which a server is asked once a day what it honours
 
 
 class JudgingPlan(NamedTuple):
@@ -28,10 +29,12 @@ class JudgingPlan(NamedTuple):
     stored: int  # answered already
     repeated: int  # the same question as another one here
     requests: int
-    probe_requests_at_most: int
+    probe_requests_at_most: int  # with which a server is asked once a day what it honours; all below counts them in "at most"
     prompt_tokens_estimated: int
+    prompt_tokens_at_most: int
     completion_tokens_at_most: int | None  # None: the settings do not bound a reply
-    cost_at_most: float | None  # in the currency of the stated prices; None: unknown
+    cost_estimated: float | None  # in the currency of the stated prices, every reply of the longest; None: unknown
+    cost_at_most: float | None
 
 
 def plan_judging(matches: Sequence[Match], home: Path, *, retry_failed: bool = False) -> list[JudgingPlan]:
@@ -66,7 +69,7 @@ def _plan(match: Match, home: Path, ledger: ReplyLedger, asked: set[str], retry_
 
 # Of a judge on this machine.
 _NOTHING_SENT: dict[str, Any] = {"repeated": 0, "requests": 0, "probe_requests_at_most": 0, "prompt_tokens_estimated": 0}
-_NOTHING_SENT |= {"completion_tokens_at_most": 0, "cost_at_most": 0.0}
+_NOTHING_SENT |= {"prompt_tokens_at_most": 0, "completion_tokens_at_most": 0, "cost_estimated": 0.0, "cost_at_most": 0.0}
 
 
 class _Counter:
@@ -77,7 +80,7 @@ class _Counter:
 
         self._settings, self._asked = settings, asked
         self._judge = ApiJudge(settings, ledger, name=judge_name(settings))
-        self._requests = self._tokens = self._repeated = 0
+        self._requests = self._repeated = self._estimated = self._most = 0
 
     def add(self, game: JudgeGame) -> bool:
         """Whether the question has an answer already; else it is counted."""
@@ -89,19 +92,33 @@ class _Counter:
             return True
         self._asked.add(key)
         self._requests += 1
-        self._tokens += estimate_tokens(self._judge.request(game))
+        request = self._judge.request(game)
+        self._estimated += estimate_tokens(request)
+        self._most += most_tokens(request)
         return False
 
     def totals(self) -> dict[str, Any]:
         """The columns of a plan that are about requests."""
         limit = self._settings.max_tokens
-        completion = 0 if not self._requests else None if limit is None else limit * self._requests
-        probes = MOST_PROBES if self._requests and self._judge.find_capabilities() is None else 0
+        probes = self._probes()
+        prompt = self._most + probes * most_tokens(probe_request(find_preset(self._settings.preset), self._settings))
+        replies = None if limit is None and self._requests else (limit or 0) * self._requests
+        completion = None if replies is None else replies + (limit or 0) * probes
         return {
             "repeated": self._repeated,
             "requests": self._requests,
             "probe_requests_at_most": probes,
-            "prompt_tokens_estimated": self._tokens,
+            "prompt_tokens_estimated": self._estimated,
+            "prompt_tokens_at_most": prompt,
             "completion_tokens_at_most": completion,
-            "cost_at_most": cost_of(self._settings, self._tokens, completion),
+            "cost_estimated": cost_of(self._settings, self._estimated, replies),
+            "cost_at_most": cost_of(self._settings, prompt, completion),
         }
+
+    def _probes(self) -> int:
+        """One probe serves all that is asked of a judge, so only the first of several plans counts it."""
+        known = f"probe of {self._judge.name}"
+        if not self._requests or known in self._asked or self._judge.find_capabilities() is not None:
+            return 0
+        self._asked.add(known)
+        return most_probe_requests(self._settings)

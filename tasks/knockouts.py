@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.config import JudgeSettings, Resources
-from srpo_core.judging.judges import ORDERS, JudgeGame, is_identical
+from srpo_core.judging.judges import JudgeGame, is_identical
 from srpo_core.judging.request_limits import Spent
-from srpo_core.records import Prompt, content_id, seed_from
+from srpo_core.records import ORDERS, Prompt, content_id, seed_from
 from srpo_core.scoring.knockout import Bracket, list_brackets
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES, PROMPTS
-from tasks.judging import decide_games, fingerprint_settings, game_row, judge_name
+from tasks.deciding import Facts, decide_games
+from tasks.judge_identity import fingerprint_settings, judge_name, parser_settings
+from tasks.judging import game_row
 
 VERSION = 1
 JOURNALS = "journals"  # folder of the verdicts that a killed run had
@@ -50,7 +52,7 @@ def play_knockouts(
     A match without a better draft (a tie, identical texts, a verdict missing in one order) is decided by a coin from `seed`.
     Raises what `decide_games` raises; nothing is then marked complete, and the verdicts there are stay.
     """
-    asked = {"judge": fingerprint_settings(judge), "seed": seed}
+    asked = {"judge": fingerprint_settings(judge), "seed": seed} | parser_settings(judge)
     parents = {"completions": drafts, "prompts": prompts}
     fingerprint = compute_fingerprint("knockouts", VERSION, asked, parents)
     found = find_artifact(home, "knockouts", fingerprint)
@@ -78,6 +80,7 @@ class _Knockouts:
     ) -> None:
         self.judge, self.home, self.seed, self.asking, self.writer = judge, home, seed, asking, writer
         self.name = judge_name(judge)
+        self.facts: Facts = {}  # of all rounds together
         read = prompts.read(PROMPTS, columns=["prompt_id", "prompt"]).to_pylist()
         self.prompts: dict[str, Prompt] = {row["prompt_id"]: row["prompt"] for row in read}
         columns = ["completion_id", "prompt_id", "sample_index", "text"]
@@ -101,7 +104,7 @@ class _Knockouts:
                 self._settle(match, [self.scores.get(game.game_id) for game in self._games(match)])
         files = [*self.matches.close(), *self.games.close()]
         counts = {"matches": self.matches.num_rows, "games": self.games.num_rows} | dict(sorted(self.counts.items()))
-        artifact = self.writer.complete(files, counts=counts, info={"judge": self.name})
+        artifact = self.writer.complete(files, counts=counts, info=self.facts | {"judge": self.name})
         shutil.rmtree(self.writer.path / JOURNALS, ignore_errors=True)
         return artifact
 
@@ -113,7 +116,7 @@ class _Knockouts:
         """Put to the judge what was not asked yet; identical texts need no question."""
         new = [game for name, game in games.items() if name not in self.scores and not is_identical(game)]
         folder = self.writer.path / JOURNALS / round_name
-        for game, verdict in decide_games(new, self.judge, self.home, journal_folder=folder, **self.asking):
+        for game, verdict in decide_games(new, self.judge, self.home, journal_folder=folder, facts=self.facts, **self.asking):
             self.scores[game.game_id] = verdict.score
             self.games.add_row(game_row(game, verdict, self.name))
             self.counts["games_unscored"] += verdict.score is None

@@ -10,7 +10,7 @@ import numpy as np
 from srpo_core.charts import Line, line_chart
 
 Row = dict[str, Any]
-SETTING = ("eval_set", "judge", "opponent", "opponent_revision_index", "temperature", "sampling")
+SETTING = ("eval_set", "judge", "opponent", "opponent_revision_index", "temperature", "sampling", "opponent_policy_id")
 MOST_LINES = 8  # more policies than this in one chart are drawn thin, under one line a method
 TRAINING_POINTS = 120
 # What to show of a training log, in this order, where it was logged.
@@ -25,7 +25,7 @@ METRICS = {
 
 
 def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
-    """One chart a setting (evaluation set, judge, opponent, temperature) from rows of `win_rates` with bands and ceilings."""
+    """One chart a setting (evaluation set, judge, opponent, decoding) from rows of `win_rates_with_ceilings`."""
 
     def setting(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in SETTING)
@@ -33,7 +33,7 @@ def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
     ordered = sorted(rates, key=lambda row: [str(value) for value in setting(row)])
     charts = []
     for key, group in groupby(ordered, key=setting):
-        eval_set, judge, opponent, revision, temperature, sampling = key
+        eval_set, judge, opponent, revision, temperature, sampling, _ = key
         rows = list(group)
         lines = _win_rate_lines(rows)
         # A policy of unknown training (a hub model) stands in the chart of those whose training is known.

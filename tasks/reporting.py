@@ -14,7 +14,9 @@ from jinja2 import Environment, StrictUndefined
 
 from storage.parquet import write_atomically
 from storage.results_db import open_results, read_query
+from storage.schemas import CURVE
 from tasks.equal_compute_chart import equal_compute_charts
+from tasks.method_order import method_position
 from tasks.report_charts import training_charts, win_rate_charts
 from tasks.report_texts import revision_chains
 
@@ -30,32 +32,29 @@ SELECT (SELECT count(*) FROM policies) AS policies, (SELECT count(*) FROM comple
     (SELECT max(created_at) FROM artifacts) AS newest, (SELECT arg_max(git_commit, created_at) FROM artifacts) AS git_commit
 """
 # Settings from the familiar to the shifted, methods from the paper's to its baselines, so that neighbours can be compared.
-_ORDER = """bool_or(is_ood) OVER (PARTITION BY eval_set) NULLS LAST, eval_set, judge, opponent, temperature,
-    list_position(['srpo', 'dpo_both', 'ipo_both', 'dpo', 'ipo', 'sft', 'hub'], method)"""
+_ORDER = f"""bool_or(is_ood) OVER (PARTITION BY eval_set) NULLS LAST, eval_set, judge, opponent, temperature,
+    sampling, {method_position("method")}"""
+_LAST_REVISION = f"max(revision_index) OVER (PARTITION BY {', '.join(CURVE)})"
 _RATES = f"""
-SELECT *, (win_rate - reference_win_rate) / nullif(ceiling - reference_win_rate, 0) AS share_reached
-FROM win_rate_bands
-LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
-LEFT JOIN (SELECT policy_id, beta, eval_set, temperature, revision_index, ceiling, reference_win_rate FROM ceilings)
-    USING (policy_id, beta, eval_set, temperature, revision_index)
+SELECT w.*, name FROM win_rates_with_ceilings w LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
 ORDER BY {_ORDER}, name, seed, policy_id, revision_index
 """
 _GAINS = f"""
-SELECT g.*, name, NULL AS sampling FROM revision_gain g LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
-QUALIFY revision_index = max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature)
+SELECT g.*, name FROM revision_gain g LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+QUALIFY revision_index = {_LAST_REVISION}
 ORDER BY {_ORDER}, name, seed, policy_id
 """
-_BY_METHOD = f"SELECT *, NULL AS sampling FROM win_rates_by_method ORDER BY {_ORDER}, beta, learning_rate, revision_index"
+_BY_METHOD = f"FROM win_rates_by_method ORDER BY {_ORDER}, beta, learning_rate, revision_index"
 # The draft and the last revision, where the question is asked: do revisions win by being longer?
 _LENGTH = f"""
-SELECT l.*, name, NULL AS sampling FROM length_control l LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
-QUALIFY revision_index IN (0, max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature))
+SELECT l.*, name FROM length_control l LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+QUALIFY revision_index IN (0, {_LAST_REVISION})
 ORDER BY {_ORDER}, name, seed, policy_id, revision_index
 """
 _RULES = f"""
-SELECT r.*, name, NULL AS sampling FROM win_rates_by_rule r LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
+SELECT r.*, name FROM win_rates_by_rule r LEFT JOIN (SELECT policy_id, name FROM policies) USING (policy_id)
 WHERE rule <> 'default'
-QUALIFY revision_index IN (0, max(revision_index) OVER (PARTITION BY policy_id, eval_set, opponent, judge, temperature))
+QUALIFY revision_index IN (0, {_LAST_REVISION})
 ORDER BY {_ORDER}, name, seed, policy_id, revision_index, rule
 """
 _EQUAL_COMPUTE = """

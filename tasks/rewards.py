@@ -17,7 +17,8 @@ from srpo_core.records import content_id
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import COMPLETIONS, PROMPTS, REWARDS
-from tasks.judging import decide_games, fingerprint_settings, judge_name
+from tasks.deciding import decide_games
+from tasks.judge_identity import fingerprint_settings, judge_name
 
 VERSION = 1
 JOURNALS = "journals"

@@ -15,15 +15,15 @@ from tasks.reporting import REPORT, read_rates
 
 Row = dict[str, Any]
 
-_SQL = """SELECT p.name, eval_set, is_ood, opponent, judge, temperature, revision_index, n_scored, n_games_unscored,
-    win_rate, ci_low, ci_high
+_SQL = """SELECT p.name, eval_set, is_ood, opponent, opponent_revision_index, judge, temperature, sampling, revision_index,
+    n_scored, n_games_unscored, win_rate, ci_low, ci_high
 FROM win_rates JOIN policies p USING (policy_id)
 WHERE policy_id IN ({policies})
-ORDER BY eval_set, judge, opponent, temperature, p.name, policy_id, revision_index"""
+ORDER BY eval_set, judge, opponent, opponent_revision_index, temperature, sampling, p.name, policy_id, revision_index"""
 _VERDICTS = """SELECT CASE WHEN score IS NULL THEN coalesce(unscored_reason, '(no reason kept)') END AS reason,
     count(*) AS games, count(score) AS scored
 FROM games WHERE artifact IN ({games}) GROUP BY reason ORDER BY games DESC, reason"""
-_CURVE = ("name", "eval_set", "is_ood", "opponent", "judge", "temperature")
+_CURVE = ("name", "eval_set", "is_ood", "opponent", "opponent_revision_index", "judge", "temperature", "sampling")
 
 
 class RunSummary(NamedTuple):

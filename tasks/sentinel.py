@@ -71,14 +71,16 @@ def look_at_sentinel(
 ) -> list[Artifact]:
     """Look once if the judge's `sentinel_games` is above 0; the first time freezes drafts of `completions` and calibrates.
 
+    A home has one set of drafts for each `sentinel_games` and `sentinel_seed`, whichever run froze it.
     Returns the looks made: none, one, or all of the calibration. Raises InputError when no prompt has gold.
     """
     num_pairs = getattr(settings, "sentinel_games", 0) // 2
     if num_pairs == 0:
         return []
-    frozen = [one for one in list_artifacts(home, "sentinels") if one.settings["drawn_from"] == "completions"]
-    fitting = [one for one in frozen if one.settings["num_pairs"] == num_pairs]
-    sentinel = fitting[0] if fitting else freeze_completions(completions, prompts, home, num_pairs=num_pairs)
+    drawn = {"num_pairs": num_pairs, "seed": getattr(settings, "sentinel_seed", 0)}
+    wanted = drawn | {"drawn_from": "completions"}
+    fitting = [one for one in list_artifacts(home, "sentinels") if wanted.items() <= one.settings.items()]
+    sentinel = fitting[0] if fitting else freeze_completions(completions, prompts, home, **drawn)
     return look(sentinel, settings, home, resources=resources, spent=spent)
 
 
@@ -97,9 +99,11 @@ def look(
     known = {one.settings["look_index"] for one in list_looks(sentinel, settings, home)}
     missing = [index for index in range(sentinel.settings["calibration_looks"]) if index not in known]
     judge = AskedJudge(settings, home, resources, spent or Spent())
+    if not known:
+        logger.info("judge %s has not been asked these frozen games before: %d looks to calibrate", judge.name, len(missing))
     made = [_look(sentinel, judge, index) for index in missing or [max(known) + 1]]
     for one in made:
-        _warn(read_look(one))
+        _warn(read_look(one), sentinel)
     return made
 
 
@@ -216,13 +220,21 @@ def _answers(rows: Sequence[Row]) -> _Answers:
     return _Answers(scores, [not is_failed_call(row["unscored_reason"]) for row in rows])
 
 
-def _warn(found: Row) -> None:
+def _warn(found: Row, sentinel: Artifact) -> None:
     if found["alarm"]:
         facts = {name: found[name] for name in ("shift", "shift_p_value", "flip_rate", "calibration_flip_rate", "flip_p_value")}
         logger.warning(
             "expected judge %s to answer as at its calibration, found more than its repeat noise at look %d: %s; win rates from "
-            "before and after are not comparable until it is calibrated again",
+            "before and after are not comparable: judge both sides anew, and calibrate on another set (%s)",
             found["judge"],
             found["look_index"],
             json.dumps({name: round(value, 4) for name, value in facts.items() if value is not None}),
+            _way_to_another_set(sentinel),
         )
+
+
+def _way_to_another_set(sentinel: Artifact) -> str:
+    seed = sentinel.settings["seed"] + 1
+    if sentinel.settings["drawn_from"] == "completions":
+        return f"judge.sentinel_seed={seed}"
+    return f"srpo audit --sentinel --preferences ID --seed {seed}"

@@ -19,6 +19,7 @@ from srpo_core.scoring.scoring_rules import RULES
 from srpo_core.scoring.win_rate import (
     Floats,
     holm,
+    mean_error,
     order_statistics,
     paired_difference,
     sign_test,
@@ -26,9 +27,9 @@ from srpo_core.scoring.win_rate import (
 )
 from storage import schemas
 from tasks.curves import SETTING, Curve, Point, build_curves, floats, group_rows
+from tasks.method_order import method_rank
 
 Row = dict[str, Any]
-METHOD_ORDER = ("srpo", "dpo_both", "ipo_both", "dpo", "ipo", "sft", "hub")
 
 
 def compute_statistics(comparisons: pa.Table, names: Collection[str] | None = None) -> dict[str, pa.Table]:
@@ -65,12 +66,11 @@ def _bands(curves: list[Curve]) -> Iterator[Row]:
             point, scores = curve.points[row["revision_index"]], curve.scores(row["revision_index"])
             band = win_rate_interval(scores, curve.clusters, quantile=quantile)
             yield row | {
-                "sampling": curve.key["sampling"],
                 "band_low": band.ci_low,
                 "band_high": band.ci_high,
                 "bound_low": float(point.scores.low.mean()),
                 "bound_high": float(point.scores.high.mean()),
-                "n_clusters": len(set(curve.clusters)),
+                "n_clusters": mean_error(scores, curve.clusters).num_clusters,
                 "paper_shading": paper_shading(scores),
                 "n_identical": point.n_identical,
                 "anytime_p_value": _anytime_p_value(scores, curve.clusters),
@@ -128,8 +128,7 @@ def _revision_gain(curves: list[Curve]) -> Iterator[Row]:
         gains = {revision: curve.scores(revision) - draft for revision in later}
         quantile = sup_t_quantile(list(gains.values()), curve.clusters)
         steps = [curve.scores(now) - curve.scores(before) for before, now in itertools.pairwise(curve.points)]
-        p_values = holm([sign_test(step) for step in steps])
-        for revision, step, p_value in zip(later, steps, p_values, strict=True):
+        for revision, step, p_value in zip(later, steps, _step_p_values(steps), strict=True):
             gain = paired_difference(curve.scores(revision), draft, curve.clusters)
             band = paired_difference(curve.scores(revision), draft, curve.clusters, quantile=quantile)
             yield _key(curve, revision) | {
@@ -140,16 +139,23 @@ def _revision_gain(curves: list[Curve]) -> Iterator[Row]:
                 "ci_high": gain.ci_high,
                 "band_low": band.ci_low,
                 "band_high": band.ci_high,
-                "step_gain": float(np.nanmean(step)) if not np.isnan(step).all() else None,
+                "step_gain": mean_error(step).mean,
                 "step_p_value": p_value,
             }
+
+
+def _step_p_values(steps: list[Floats]) -> list[float | None]:
+    """Sign tests after Holm; a step between revisions that share no scored prompt is no test and has no p-value."""
+    tested = [place for place, step in enumerate(steps) if not np.isnan(step).all()]
+    adjusted = dict(zip(tested, holm([sign_test(steps[place]) for place in tested]), strict=True))
+    return [adjusted.get(place) for place in range(len(steps))]
 
 
 def _head_to_head(curves: list[Curve]) -> Iterator[Row]:
     """Pairs of methods of one seed (a policy without a seed meets every seed) in one setting."""
     same = tuple(name for name in SETTING if name != "is_ood")  # of one set, known for one policy and not for another
     for setting in _by(curves, same):
-        for a, b in itertools.combinations(sorted(setting, key=lambda c: _method_rank(c.key["method"])), 2):
+        for a, b in itertools.combinations(sorted(setting, key=lambda c: method_rank(c.key["method"])), 2):
             seeds = {a.key["seed"], b.key["seed"]} - {None}
             if a.key["method"] == b.key["method"] or len(seeds) > 1:
                 continue
@@ -232,10 +238,6 @@ def _by(curves: list[Curve], names: tuple[str, ...]) -> list[list[Curve]]:
 
 def _key(curve: Curve, revision: int) -> Row:
     return {name: curve.key[name] for name in schemas.WIN_RATES.names if name in curve.key} | {"revision_index": revision}
-
-
-def _method_rank(method: str | None) -> tuple[int, str]:
-    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), str(method))
 
 
 def _without_nan(row: Row) -> Row:

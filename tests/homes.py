@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage import parquet, schemas
-from storage.artifact import Artifact, hash_of, writing
+from storage.artifact import Artifact, hash_of, list_artifacts, writing
 
 WORDS = "storm port strike vote fire court bridge snow market train river school bank road mine dam".split()
 # (policy, revision, prompt number, order) -> score in [0, 1], or None for a verdict without a score
@@ -155,8 +155,6 @@ def put_games(
 
 
 def _policies(home: Path) -> list[Artifact]:
-    from storage.artifact import list_artifacts
-
     return list_artifacts(home, "policies")
 
 
@@ -233,6 +231,20 @@ def put_diagnostics(home: Path) -> None:
         {"ceilings": (ceilings, schemas.CEILINGS), "one_edit": (edits, schemas.ONE_EDIT)},
         parents={"policy": srpo},
     )
+
+
+def decode_again(home: Path) -> Path:
+    """More of the set 'id' of `make_home` with three revisions: srpo and dpo decoded once more, shorter and with one revision,
+    judged by rule; all of srpo's texts judged by a second judge, with whom they always win, and against dpo's short drafts."""
+    prompts = next(p for p in list_artifacts(home, "prompts") if p.settings["name"] == "id")
+    policies = {policy.info["name"]: policy for policy in _policies(home)}
+    srpo, dpo = (put_completions(home, policies[name], prompts, 1, max_new_tokens=8) for name in ("srpo", "dpo"))
+    for completions in (srpo, dpo):
+        put_games(home, completions, prompts, lambda p, r, n, o: float(n % 5 < (3 if p == "srpo" else 2) + r))
+    for completions in (srpo, put_completions(home, policies["srpo"], prompts, 3)):
+        put_games(home, completions, prompts, lambda *_: 1.0, judge="model")
+        put_games(home, completions, prompts, lambda *_: 0.5, opponents=dpo)
+    return home
 
 
 def put_audits(home: Path) -> None:

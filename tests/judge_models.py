@@ -9,8 +9,8 @@ import torch
 from tokenizers import processors
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-from srpo_core.judging.judges import ORDERS, JudgeGame
-from srpo_core.records import Prompt, content_id, user_prompt
+from srpo_core.judging.judges import JudgeGame
+from srpo_core.records import ORDERS, Prompt, content_id, user_prompt
 from tests.fakes import CHAT_TEMPLATE, byte_tokenizer, tiny_llama
 
 WORDS = "storm port strike vote fire court bridge snow market train".split()

@@ -43,8 +43,9 @@ def test_imports_point_from_flows_to_tasks_to_the_method_and_the_storage(path):
     heads = {name.split(".")[0] for name, _ in imports(path)}
     assert heads & {*ROOMS, "tests", "benchmarks"} <= MAY_IMPORT[room]
     assert not heads & MUST_NOT_KNOW.get(room, set())
-    if path.parent.name == "scoring":
+    if path.parent.name == "scoring":  # numbers from verdicts; it knows neither models nor how a judge is asked
         assert not heads & {"torch", "transformers"}
+        assert not any(name.startswith("srpo_core.judging") for name, _ in imports(path))
 
 
 @each_file

@@ -33,8 +33,8 @@ def audit(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV, JSONL, JSON or Parquet: prompt_id, order, score, human; optional repeat_index, candidate_length, "
-            "opponent_length, cluster_id, judge.",
+            help="CSV, JSONL, JSON or Parquet: prompt_id, order, score, human; optional judge, eval_set, method, seed, "
+            "revision_index, repeat_index, candidate_length, opponent_length, cluster_id.",
         ),
     ] = None,
     preferences: Annotated[
@@ -56,7 +56,7 @@ def audit(
         int | None, typer.Option("--max-pairs", metavar="N", help="Pairs drawn by lot; 200, for attacks 20, to freeze 50.")
     ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", metavar="R", help="Ask each question so often; 1.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the drawing by lot.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the drawing by lot; 0.")] = None,
     kind: JudgeOption = None,
     model: JudgeModelOption = None,
     base_url: BaseUrlOption = None,
@@ -70,16 +70,17 @@ def audit(
     playing = {"--max-pairs": max_pairs, "--repeats": repeats, "--judge": kind, "--model": model, "--preset": preset}
     choosing = {"--preferences": preferences, "--prompts": prompts, "--frozen": frozen}
     if file is not None:
-        _refuse_with_file(choosing | {"--injections": injections, "--sentinel": sentinel} | playing)
+        asking = {"--seed": seed, "--base-url": base_url, "--config": config, "--set": assignments or None}
+        _refuse_with_file({**choosing, "--injections": injections or None, "--sentinel": sentinel or None, **playing, **asking})
         _print_file(file, as_json)
         return
     mode = _mode(preferences, prompts, frozen, injections, sentinel)
-    _refuse_unused(mode, repeats, None if preferences else max_pairs)
+    _refuse_unused(mode, repeats, {} if preferences else {"--max-pairs": max_pairs, "--seed": seed})
     place, settings = open_home(home), StageSettings("judge", ("resources",), config, assignments)
     judge = judge_settings(settings, kind, model=model, base_url=base_url, preset=preset)
     count = DEFAULT_PAIRS[mode] if max_pairs is None else max_pairs
     source = find_input(place, "preferences", preferences) if preferences else None
-    options = {"seed": seed, "resources": settings.resources()}
+    options = {"seed": seed or 0, "resources": settings.resources()}
     if mode == "agreement" and source is not None:
         from tasks.audit import audit_preferences
 
@@ -115,19 +116,20 @@ def _mode(preferences: str | None, prompts: str | None, frozen: str | None, inje
 
 
 def _refuse_with_file(given: Row) -> None:
-    found = [name for name, value in given.items() if value]
+    found = [name for name, value in given.items() if value is not None]
     if found:
         raise InputError(f"expected a FILE or {found[0]}, found both; verdicts in a file are measured as they are")
 
 
-def _refuse_unused(mode: str, repeats: int | None, max_pairs_of_frozen: int | None) -> None:
+def _refuse_unused(mode: str, repeats: int | None, of_a_frozen_set: Row) -> None:
     if repeats is not None and mode != "agreement":
         raise InputError(
             f"expected --repeats with labelled pairs, found it with --{mode}, which asks each question once; leave it out"
         )
-    if max_pairs_of_frozen is not None and mode == "sentinel":
+    found = [name for name, value in of_a_frozen_set.items() if value is not None]
+    if found and mode == "sentinel":
         raise InputError(
-            "expected --preferences beside --max-pairs to freeze games, found --max-pairs alone; a frozen set keeps its size"
+            f"expected --preferences beside {found[0]} to freeze games, found {found[0]} alone; a frozen set keeps its games"
         )
 
 
@@ -169,6 +171,8 @@ def _print_file(file: Path, as_json: bool) -> None:
         _print_with_table(one, "measures")
     if values["ignored_columns"]:
         print_fields({"ignored_columns": values["ignored_columns"]})
+    for hint in values["hints"]:
+        print(f"note: {hint}")
 
 
 def _print_agreement(artifact: "Artifact", as_json: bool) -> None:

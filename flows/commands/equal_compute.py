@@ -8,7 +8,7 @@ import typer
 from flows.commands.judge_options import BaseUrlOption, JudgeModelOption, JudgeOption, PresetOption, judge_settings
 from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_json, print_table
-from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, split_ids
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, require_ids
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -46,10 +46,10 @@ def equal_compute(
 
     used = ("generation", "judge", "model", "resources")
     settings, place = StageSettings("equal_compute", used, config, assignments), open_home(home)
-    asked = _settings(settings, samples, split_ids(select), reward_model)
+    asked = _settings(settings, samples, require_ids(select, "--select") if select else [], reward_model)
     scoring = judge_settings(settings, judge, model=model, base_url=base_url, preset=preset)
     frozen = find_policy(place, policy)
-    sets = [find_input(place, "prompts", one) for one in split_ids(prompts)]
+    sets = [find_input(place, "prompts", one) for one in require_ids(prompts, "--prompts")]
     generation = _decoding(settings, frozen, revisions)
     spread = {"model": settings.model(frozen), "resources": settings.resources(), "home": place}
     made = with_line(compare_equal_compute)(frozen, sets, asked, generation, scoring, **spread)
@@ -93,11 +93,15 @@ def _decoding(settings: StageSettings, policy: "Artifact", revisions: int | None
 
 def _as_object(artifact: "Artifact", curve: list[Row], matches: list[Row]) -> Row:
     named = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, "path": artifact.path, **artifact.counts}
-    return named | {"chart": artifact.path / "curve.svg", "equal_compute": curve, "equal_compute_matches": matches}
+    from tasks.equal_compute import CHART
+
+    return named | {"chart": artifact.path / CHART, "equal_compute": curve, "equal_compute_matches": matches}
 
 
 def _print(artifact: "Artifact", curve: list[Row], matches: list[Row]) -> None:
     """The matched differences, what to know of the selectors, and where the curve lies."""
+    from tasks.equal_compute import CHART
+
     print(f"{artifact.info['name']}, scored by {curve[0]['judge']}: revisions minus best of n")
     columns = ["selector", "k", "n", "tokens", "prompts", "revisions", "best of n", "difference", "95 % interval"]
     print_table(columns, [_line(row) for row in matches])
@@ -105,7 +109,7 @@ def _print(artifact: "Artifact", curve: list[Row], matches: list[Row]) -> None:
         print(note)
     if any(row["n_scored"] == 0 for row in matches):
         print("–: no prompt to compare on; where n is above the number of drafts, draw more of them (--samples)")
-    print(f"curve: {artifact.path / 'curve.svg'}")
+    print(f"curve: {artifact.path / CHART}")
 
 
 def _line(row: Row) -> list[Any]:

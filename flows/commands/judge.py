@@ -7,7 +7,7 @@ import typer
 from flows.commands.judge_options import BaseUrlOption, JudgeModelOption, JudgeOption, PresetOption, judge_settings
 from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_fields, print_json
-from flows.inputs import DEFAULT_HOME, StageSettings, find_input, open_home, split_ids
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, open_home, require_ids
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -45,7 +45,7 @@ def judge(
     settings, place = StageSettings("judge", ("resources",), config, assignments), open_home(home)
     judged_by = judge_settings(settings, kind, model=model, base_url=base_url, preset=preset, repeats=repeats)
     against = (find_input(place, "completions", opponents) if opponents else None, opponent_revision)
-    chosen = [find_input(place, "completions", one) for one in split_ids(completions)]
+    chosen = [find_input(place, "completions", one) for one in require_ids(completions, "--completions")]
     sets = [find_input(place, "prompts", one.manifest["parents"]["prompts"]["fingerprint"]) for one in chosen]
     matches = [judging.Match(one, [own], judged_by, *against) for one, own in zip(chosen, sets, strict=True)]
     if plan:

@@ -3,12 +3,15 @@
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 CELL_WIDTH = 60  # characters of one cell of a printed table; csv and json give whole texts
+# What a terminal obeys instead of showing, in names and texts of whoever wrote the file: C0 but tab and newline, DEL, C1.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class StandardErrorHandler(logging.Handler):
@@ -43,9 +46,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def printable(text: str) -> str:
+    """`text` without the control characters that would move a terminal's cursor or change its state; tabs and newlines stay."""
+    return _CONTROL.sub(" ", text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their columns: with lines on a terminal, in plain aligned text elsewhere."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    columns, cells = [_cell(name) for name in columns], [[_cell(value) for value in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
         _print_rich(columns, cells, numeric)
@@ -78,25 +86,34 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False, default=str)
-    text = " ".join(text.split())
+    text = " ".join(printable(text).split())
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 
 
 def print_fields(fields: Mapping[str, Any], indent: str = "") -> None:
-    """Print names and values, one a line, nested ones indented."""
+    """Print names and values, one a line, nested ones indented; numbers to six digits, for JSON has them exactly."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
-            print(f"{indent}{name}:" + ("" if value else " none"))
+            print(f"{indent}{printable(name)}:" + ("" if value else " none"))
             print_fields(value, indent + "  ")
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            print(f"{indent}{name}:")
+            print(f"{indent}{printable(name)}:")
             for item in value:
-                print(f"{indent}  - " + ", ".join(f"{k} {_inline(v)}" for k, v in item.items() if v is not None))
+                print(f"{indent}  - " + ", ".join(f"{printable(k)} {_inline(v)}" for k, v in item.items() if v is not None))
         else:
-            print(f"{indent}{name}: {_inline(value)}")
+            print(f"{indent}{printable(name)}: {_inline(value)}")
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, str | Path):
-        return str(value)
-    return "–" if value is None else json.dumps(_plain(value), ensure_ascii=False, default=str)
+        return printable(str(value))
+    return "–" if value is None else printable(json.dumps(_shortened(_plain(value)), ensure_ascii=False, default=str))
+
+
+def _shortened(value: Any) -> Any:
+    """Floats anywhere in `value` to six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    return [_shortened(inner) for inner in value] if isinstance(value, list) else value

@@ -86,11 +86,13 @@ def prefect_server() -> str | None:
 
 def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:
     from flows.commands.win_rate_table import read_win_rates
-    from tasks.judging import judge_name
+    from storage.results_tables import sampling_of
+    from tasks.judge_identity import judge_name
 
     record = json.loads((home / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
     policies = [one["fingerprint"] for one in record["stages"] if one["stage"] == "policies"]
-    rows = read_win_rates(home, policies, settings.generation.temperature, judge_name(settings.judge))
+    decoding = {"temperature": settings.generation.temperature, "sampling": sampling_of(settings.generation.model_dump())}
+    rows = read_win_rates(home, policies, judge_name(settings.judge), **decoding)
     return {
         "run_id": run_id,
         "home": home,

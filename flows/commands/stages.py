@@ -9,7 +9,7 @@ import typer
 
 from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_fields, print_json
-from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, register_model, split_ids
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, register_model, require_ids, split_ids
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -200,8 +200,8 @@ def generate(
 
     settings, place = StageSettings("generation", ("model", "resources"), config, assignments), open_home(home)
     generation = settings.section("generation", GenerationSettings, num_revisions=revisions, temperature=temperature, seed=seed)
-    policies = [find_policy(place, one) for one in split_ids(policy)]
-    sets = [find_input(place, "prompts", one) for one in split_ids(prompts)]
+    policies = [find_policy(place, one) for one in require_ids(policy, "--policy")]
+    sets = [find_input(place, "prompts", one) for one in require_ids(prompts, "--prompts")]
     dtypes = {one.settings.get("dtype", "float32") for one in policies}
     if len(dtypes) > 1:
         raise InputError(f"expected policies of one dtype, found {', '.join(sorted(dtypes))}; generate for each dtype apart")

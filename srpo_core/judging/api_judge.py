@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from srpo_core.config import ApiJudgeSettings
-from srpo_core.judging.capabilities import PROBE_GAME, PROBE_VERSION, Capabilities, choose_rung, probe, refused_setting
+from srpo_core.judging.capabilities import PROBE_VERSION, Capabilities, choose_rung, probe, probe_request, refused_setting
 from srpo_core.judging.chat_client import Answer, ChatClient, ParameterRefused, RequestFailed
 from srpo_core.judging.judge_presets import JudgePreset, find_preset
 from srpo_core.judging.judge_requests import LIMIT_NAMES, Request, build_request, first_rung, question_hash, rung_of
@@ -95,7 +95,7 @@ class ApiJudge:
 
     def _probe_key(self) -> str:
         """A server may be another one tomorrow, so a probe counts for its day."""
-        request = build_request(self._preset, self._settings, PROBE_GAME, first_rung(self._settings))
+        request = probe_request(self._preset, self._settings)
         today = datetime.now(UTC).date().isoformat()
         return content_id("judge_probe", PROBE_VERSION, question_hash(request, self.address, 0), today)
 

@@ -33,6 +33,8 @@ PROBE_GAME = JudgeGame(
 )
 Finding = Literal["honoured", "accepted", "ignored", "refused", "not asked", "unknown"]
 Ask = Callable[[Request], Awaitable[Answer]]
+_SEEDS = (1, 1, 2)  # equal seeds must give equal replies, and another seed another one
+_EXTRAS: Request = {"seed": 1, "logprobs": True}
 
 
 class Capabilities(TypedDict):
@@ -55,6 +57,20 @@ def choose_rung(settings: ApiJudgeSettings, found: Capabilities | None) -> Rung:
     if rung == "json_schema" and found is not None and found["json_schema"] in ("ignored", "refused"):
         return "choice" if found["choice"] == "honoured" else "last_line"
     return rung
+
+
+def most_probe_requests(settings: ApiJudgeSettings) -> int:
+    """Requests of one probe at the worst of servers, which refuses one thing at a time; tries after faults come on top."""
+    own = settings.structured + (settings.max_tokens is not None)  # what may be refused beside the extras
+    choice = int(settings.structured)
+    answered = own + (len(_EXTRAS) - 1) + 1 + choice + len(_SEEDS)  # all is refused but the seed, which is then tried out
+    failed = own + len(_EXTRAS) + 1 + own + 1 + choice  # all is refused and the rest fails: once more without the extras
+    return max(answered, failed)
+
+
+def probe_request(preset: JudgePreset, settings: ApiJudgeSettings) -> Request:
+    """The question that the probe begins with, less the extras; no later one has a longer prompt."""
+    return build_request(preset, settings, PROBE_GAME, first_rung(settings))
 
 
 async def probe(ask: Ask, preset: JudgePreset, settings: ApiJudgeSettings) -> Capabilities:
@@ -88,8 +104,8 @@ class _Probe:
 
     async def ask_for_everything(self) -> bool:
         """Whether the server answers such questions at all."""
-        request = build_request(self._preset, self._settings, PROBE_GAME, first_rung(self._settings))
-        for extra in ({"seed": 1, "logprobs": True}, {}):
+        request = probe_request(self._preset, self._settings)
+        for extra in (_EXTRAS, {}):
             try:
                 self._note(await self._without_what_is_refused(request | extra))
                 return True
@@ -108,10 +124,10 @@ class _Probe:
             self._found["choice"] = "refused"
 
     async def ask_with_seeds(self) -> None:
-        """At temperature 1 equal seeds must give equal replies, and another seed another one."""
+        """Whether a seed does anything, at temperature 1."""
         hot = {} if self._settings.temperature is None else {"temperature": 1.0}
         try:
-            first, again, other = await asyncio.gather(*(self._seeded(hot, seed) for seed in (1, 1, 2)))
+            first, again, other = await asyncio.gather(*(self._seeded(hot, seed) for seed in _SEEDS))
             if first != again:
                 self._found["seed"] = "ignored"
             elif first != other:

@@ -12,10 +12,8 @@ from urllib.parse import urlsplit
 
 from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import InputError
-from srpo_core.records import Prompt
+from srpo_core.records import Order, Prompt
 
-Order = Literal["as_is", "swapped"]
-ORDERS: tuple[Order, Order] = ("as_is", "swapped")
 Outcome = Literal["win", "tie", "loss", "unscored"]
 Rung = Literal["json_schema", "choice", "last_line"]  # how a model is asked to state its verdict, best first
 API_ERROR = "api_error:"  # prefix of the reasons that stand for a failed call: no reply exists

@@ -56,7 +56,7 @@ class RequestLimits:
         async with self._changed:
             while not self._fits(admission, self._aside):
                 if not self._aside.requests or not self._fits(admission, Spent()):
-                    raise self._refusal()
+                    raise self._refusal(admission)
                 await self._changed.wait()
             self.spent.requests += 1
             self._set_aside(admission, 1)
@@ -96,11 +96,17 @@ class RequestLimits:
             and (budget.max_cost is None or spent.cost + aside.cost + admission.cost <= budget.max_cost * (1 + 1e-9))
         )
 
-    def _refusal(self) -> BudgetSpent:
+    def _refusal(self, admission: Admission) -> BudgetSpent:
         limits = {"requests": self._budget.max_requests, "tokens": self._budget.max_tokens, "cost": self._budget.max_cost}
         stated = ", ".join(f"max_{name} {value:g}" for name, value in limits.items() if value is not None)
         spent = f"{self.spent.requests} requests, {self.spent.tokens} tokens"
         spent += f", cost {self.spent.cost:.4g}" if self._budget.max_cost is not None else ""
+        if not self.spent.requests:  # running again would stop at the same place
+            size = f"up to {admission.tokens} tokens"
+            size += f", cost {admission.cost:.4g}" if self._budget.max_cost is not None else ""
+            return BudgetSpent(
+                f"expected one request within judge.budget ({stated}), found that it may take {size}; raise the budget"
+            )
         return BudgetSpent(
             f"expected the next request within judge.budget ({stated}), found {spent} spent in this run; "
             "run again or raise the budget: stored replies are not asked for twice"

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srpo_core.scoring.win_rate import Floats, Interval, mean_interval, win_rate_interval
+from srpo_core.scoring.win_rate import Floats, Interval, mean_interval, win_rate_interval, without_rounding
 
 Clusters = Sequence[str] | NDArray[np.str_] | None
 Level = Literal["nominal", "ordinal"]
@@ -126,7 +126,7 @@ def krippendorff_alpha(ratings: ArrayLike, clusters: Clusters = None, *, level: 
     by_cluster = np.zeros((groups.size, *coincidences.shape[1:]))
     np.add.at(by_cluster, index, coincidences[used])
     total = by_cluster.sum(axis=0)
-    estimate = float(_alpha(total[None], level)[0])
+    estimate = without_rounding(float(_alpha(total[None], level)[0]))
     if groups.size < 2 or np.isnan(estimate):
         return Interval(int(used.sum()), estimate, *[float("nan")] * 3)
     without = np.nan_to_num(_alpha(total - by_cluster, level), nan=1.0)

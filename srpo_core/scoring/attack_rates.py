@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srpo_core.judging.judges import ORDERS
+from srpo_core.records import ORDERS
 from srpo_core.scoring.win_rate import Floats, mean_error, mean_interval, win_rate_interval
 
 ALL = "all"

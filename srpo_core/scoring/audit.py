@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srpo_core.errors import InputError
-from srpo_core.judging.judges import ORDERS
+from srpo_core.records import ORDERS
 from srpo_core.scoring import agreement as measures
 from srpo_core.scoring.win_rate import Floats, Interval
 
@@ -62,7 +62,8 @@ def arrange(verdicts: Iterable[LabelledVerdict], where: str) -> Comparisons:
         if key in cells:
             raise InputError(
                 f"expected one verdict per prompt, order and repeat_index in {where}, found two of {one.pair!r} in order "
-                f"{one.order}; number repeats in a column repeat_index"
+                f"{one.order}; number repeats in a column repeat_index, and tell different texts apart by eval_set, method, seed "
+                "or revision_index"
             )
         cells[key] = one.score
         _note_facts(facts.setdefault(one.pair, [math.nan, math.nan, one.cluster]), one, where)
@@ -147,5 +148,10 @@ def _note(labelled: Sequence[float] | Floats, comparisons: Comparisons) -> str |
         return (
             "people prefer the same side in every pair: kappa and alpha say nothing then; which text is called the candidate "
             "should be drawn by lot"
+        )
+    if len(set(comparisons.clusters.tolist())) == 1:
+        return (
+            "all pairs lie in one cluster: no measure has a standard error, and where there is an interval it counts the cluster "
+            "as a single trial"
         )
     return None

@@ -10,21 +10,22 @@ from typing import Any
 
 from srpo_core.errors import InputError
 from srpo_core.scoring.audit import LabelledVerdict, arrange, describe, measure_judge
-from srpo_core.scoring.verdict_files import UNSCORED, Verdict, read_table, read_verdicts
+from srpo_core.scoring.verdict_files import UNSCORED, Verdict, read_verdicts
 
+TOLD_APART = ("eval_set", "method", "seed", "revision_index")
 LABELS = {"win": 1.0, "candidate": 1.0, "tie": 0.5, "loss": 0.0, "opponent": 0.0}
 
 
 def audit_file(path: Path) -> dict[str, Any]:
     """Read `path` and measure each judge in it. Raises InputError naming the file and the row."""
-    file = read_verdicts(path)
-    if "human" not in file.ignored_columns:
+    file = read_verdicts(path, also=("human",))
+    if "human" not in file.also:
         raise InputError(
             f"expected a column human (the share of people who prefer the candidate, or win, tie, loss) in {path}, found "
             f"{', '.join(file.columns + file.ignored_columns)}; add it, or use srpo score for verdicts without labels"
+            + (f" ({'; '.join(file.hints)})" if file.hints else "")
         )
-    _, rows = read_table(Path(path))
-    labels = [_human(row.get("human"), f"row {number} of {path}") for number, row in enumerate(rows, start=1)]
+    labels = [_human(value, f"row {number} of {path}") for number, value in enumerate(file.also["human"], start=1)]
     judges = list(dict.fromkeys(verdict.judge for verdict in file.verdicts))
     audits = []
     for judge in judges:
@@ -32,13 +33,13 @@ def audit_file(path: Path) -> dict[str, Any]:
         comparisons = arrange((_labelled(verdict, label) for verdict, label in chosen), str(path))
         table = [_without_nan(one._asdict()) for one in measure_judge(comparisons)]
         audits.append({"judge": judge} | describe(comparisons) | {"measures": table})
-    return {"judges": audits, "ignored_columns": [name for name in file.ignored_columns if name != "human"]}
+    return {"judges": audits, "ignored_columns": file.ignored_columns, "hints": file.hints}
 
 
 def _labelled(verdict: Verdict, human: float) -> LabelledVerdict:
-    """Rows of one prompt that differ in method, seed or revision are about different texts: pairs of their own in one cluster."""
-    told_apart = (verdict.method, verdict.seed, verdict.revision_index)
-    pair = " ".join([verdict.prompt_id, *(str(value) for value in told_apart if value is not None)])
+    """Rows of one prompt that differ in one of TOLD_APART are about different texts: pairs of their own in one cluster."""
+    values = {name: getattr(verdict, name) for name in TOLD_APART}
+    pair = ", ".join([verdict.prompt_id, *(f"{name} {value}" for name, value in values.items() if value is not None)])
     return LabelledVerdict(
         pair,
         verdict.order,

@@ -212,7 +212,10 @@ def _standardised(values: Floats) -> Floats:
 def _reason_to_refuse(games: _Games, num_clusters: int) -> str | None:
     """The sentence that stands in place of a number; None when the fit can be trusted."""
     if num_clusters < MIN_PROMPTS:
-        return f"expected at least {MIN_PROMPTS} scored prompts with lengths to fit the effect of length, found {num_clusters}"
+        scored = games.scores.size
+        counted = "scored prompts" if num_clusters == scored else "clusters of scored prompts"
+        found = str(num_clusters) if num_clusters == scored else f"{num_clusters} of {scored} prompts"
+        return f"expected at least {MIN_PROMPTS} {counted} with lengths to fit the effect of length, found {found}"
     if np.ptp(games.scores) < NO_SPREAD:
         return f"expected scores that differ between prompts to fit the effect of length, found {games.scores[0]:g} on every one"
     wins, losses = float(games.scores.sum()), float((1 - games.scores).sum())

@@ -65,5 +65,7 @@ def _check(standard_deviation: float, level: float, power: float) -> None:
         raise InputError(f"expected a deviation above 0, found {standard_deviation}: without spread one prompt is enough")
     if not 0 < level < 1:
         raise InputError(f"expected a level between 0 and 1, found {level}; .05 is usual")
-    if not level < power < 1:
-        raise InputError(f"expected a power between the level of {level} and 1, found {power}; .8 is usual")
+    if not 0 < power < 1:
+        raise InputError(f"expected a power between 0 and 1, found {power}; .8 is usual")
+    if level >= power:
+        raise InputError(f"expected a level below the power of {power}, found a level of {level}; .05 is usual")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srpo_core.scoring.win_rate import NO_SPREAD, Floats, Interval, mean_error, mean_interval, t_quantile
+from srpo_core.scoring.win_rate import NO_SPREAD, Floats, Interval, mean_error, mean_interval, t_quantile, without_rounding
 
 
 class ClusterTotals(NamedTuple):
@@ -90,18 +90,15 @@ def bootstrap_interval(
         :, 0
     ]
     low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(n, mean, float(np.nanstd(means, ddof=1)), float(low), float(high))
+    return Interval(n, mean, without_rounding(float(np.nanstd(means, ddof=1))), float(low), float(high))
 
 
 def paper_shading(scores: ArrayLike, *, num_resamples: int = 20, seed: int = 0) -> float:
     """Standard deviation of the mean over 20 bootstraps, as SRPO's figures shade it: not a confidence interval."""
     if mean_error(scores).n == 0:
         return float("nan")
-    return float(
-        np.nanstd(
-            resampled_means(cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64))), num_resamples, seed), ddof=1
-        )
-    )
+    totals = cluster_totals(np.atleast_2d(np.asarray(scores, dtype=np.float64)))
+    return without_rounding(float(np.nanstd(resampled_means(totals, num_resamples, seed), ddof=1)))
 
 
 def crossed_bootstrap(

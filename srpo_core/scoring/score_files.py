@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from srpo_core.errors import InputError
 from srpo_core.scoring.comparisons import (
     Comparisons,
@@ -20,7 +22,7 @@ from srpo_core.scoring.comparisons import (
     repeated_scores,
     scores_by_prompt,
 )
-from srpo_core.scoring.scoring_rules import find_rule
+from srpo_core.scoring.scoring_rules import RuleResult, find_rule
 from srpo_core.scoring.verdict_files import GROUPING, VerdictFile
 from srpo_core.scoring.verdict_groups import Group, read_groups
 from srpo_core.scoring.win_rate import Floats, order_statistics
@@ -52,6 +54,8 @@ def score_groups(read: tuple[VerdictFile, list[Group]], *, rule: str = "default"
     note = f"{len(groups)} groups by {', '.join(columns)}, scored each by itself and never pooled"
     if any(len(group.comparisons.scores) == 1 for group in groups):
         note += "; where one order only was asked, the judge's position bias is part of the win rate"
+    if any(one["ci_low"] is not None and not one["standard_error"] for one in results):
+        note += "; without differences between prompts or clusters the interval is Wilson's with each as one trial"
     return {"groups": results, "note": _joined([note, *file.hints])} | facts
 
 
@@ -62,6 +66,8 @@ def score_group(group: Group, file: VerdictFile, *, rule: str = "default", anyti
     by_prompt = scores_by_prompt(asked)
     clusters = clusters_by_prompt(asked)
     rate = find_rule(rule)(asked)
+    # A rule that finds no battle in scored games (it wants labels) leaves them scored all the same.
+    scored = rate.n or int((~np.isnan(by_prompt.score)).sum())
     averaged = question_scores(asked)
     orders = order_statistics(averaged[0], averaged[-1])
     result: Row = {} if rule == "default" else {"rule": rule}
@@ -76,11 +82,11 @@ def score_group(group: Group, file: VerdictFile, *, rule: str = "default", anyti
         "bound_low": float(by_prompt.low.mean()),
         "bound_high": float(by_prompt.high.mean()),
         "n_prompts": len(by_prompt.prompts),
-        "n_unscored": len(by_prompt.prompts) - rate.n,
+        "n_unscored": len(by_prompt.prompts) - scored,
         "n_games_unscored": int(group.unscored.sum()),
         "n_clusters": len(set(clusters.tolist())),
         "design": "both_orders" if both else "single_order",
-        "note": _joined([rate.note, _note(both, rate.n, len(by_prompt.prompts))]),
+        "note": _joined([rate.note, _note(both, scored, len(by_prompt.prompts)), _note_on_error(rate)]),
     }
     result |= rate.beside
     if "repeat_index" in file.columns:
@@ -134,6 +140,15 @@ def _note(both: bool, scored: int, prompts: int) -> str | None:
     if scored < prompts:
         return f"{prompts - scored} of {prompts} prompts lack a score in an order and are left out; the bounds count them"
     return None
+
+
+def _note_on_error(rate: RuleResult) -> str | None:
+    """Why there is an interval without a standard error above zero."""
+    if np.isnan(rate.ci_low) or rate.standard_error > 0:
+        return None
+    if rate.standard_error == 0:
+        return "no prompt or cluster differs from another, so the interval is Wilson's with each as one trial"
+    return "there is a single prompt or cluster, so there is no standard error and the interval is Wilson's for one trial"
 
 
 def _joined(sentences: list[str | None]) -> str | None:

@@ -23,6 +23,7 @@ from srpo_core.scoring.win_rate import Floats, win_rate_interval
 
 NAN = float("nan")
 STRONG = 3  # battles that a "significantly better" verdict counts for in Arena-Hard
+SHOWN_LABELS = 5  # of those that are none of the five, in a note
 BATTLES = {"A>>B": STRONG, "B>>A": STRONG, "A<<B": STRONG, "B<<A": STRONG} | dict.fromkeys(("A>B", "B>A", "A<B", "B<A", "A=B"), 1)
 
 
@@ -62,10 +63,9 @@ def arena_hard(comparisons: Comparisons) -> RuleResult:
     won or lost without one of the five labels has no such weight, so then there is no rate, and `note` says so. The bounds
     count every missing game as lost by far and as won by far.
     """
-    scores, weights, where = _battles(comparisons)
-    unlabelled = int((weights == 0).sum())
-    if unlabelled:
-        note = f"no rate: {unlabelled} of {weights.size} scored games lack one of the five labels (A>>B, A>B, A=B, B>A, B>>A)"
+    scores, labels, weights, where = _battles(comparisons)
+    if not weights.all():
+        note = _unlabelled([label for label, weight in zip(labels, weights.tolist(), strict=True) if weight == 0], len(labels))
         return RuleResult("arena_hard", 0, NAN, NAN, NAN, NAN, note, {"bound_low": NAN, "bound_high": NAN})
     battles = np.repeat((np.sign(scores - 0.5) + 1) / 2, weights)
     rate = win_rate_interval(battles, np.repeat(comparisons.clusters[where], weights))
@@ -118,13 +118,24 @@ def read_preferences(scores: Floats) -> Floats:
     return scores - 1 if (known > 1).any() else scores
 
 
-def _battles(comparisons: Comparisons) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """Of every scored game: its score, the battles it counts for (0 = no such label), and its place among the askings."""
+def _unlabelled(labels: list[str | None], games: int) -> str:
+    """Why there is no rate, naming the labels that are none of the five."""
+    found = [repr(label) for label in dict.fromkeys(labels) if label is not None]
+    found += ["no label"] if None in labels else []
+    more = f" and {len(found) - SHOWN_LABELS} more" if len(found) > SHOWN_LABELS else ""
+    return (
+        f"no rate by this rule: {len(labels)} of {games} scored games lack one of the five labels (A>>B, A>B, A=B, B>A, B>>A), "
+        f"found {', '.join(found[:SHOWN_LABELS])}{more}"
+    )
+
+
+def _battles(comparisons: Comparisons) -> tuple[Floats, list[str | None], NDArray[np.intp], NDArray[np.intp]]:
+    """Of every scored game: its score, label, the battles it counts for (0 = no such label), and its place among the askings."""
     orders, where = np.nonzero(~np.isnan(comparisons.scores))
     scores = comparisons.scores[orders, where]
     labels = [comparisons.labels[order][place] for order, place in zip(orders.tolist(), where.tolist(), strict=True)]
     weights = [_weight(label, score) for label, score in zip(labels, scores.tolist(), strict=True)]
-    return scores, np.array(weights, dtype=np.intp), where
+    return scores, labels, np.array(weights, dtype=np.intp), where
 
 
 def _weight(label: str | None, score: float) -> int:

@@ -50,6 +50,7 @@ class VerdictFile(NamedTuple):
     columns: list[str]  # those that are used
     ignored_columns: list[str]
     hints: list[str]  # a sentence for each ignored column that looks like a misspelt one
+    also: dict[str, list[Any]]  # of each column asked for besides, where there is one: its value in every row, as it stands
 
 
 def read_table(path: Path) -> tuple[list[str], list[Row]]:
@@ -74,11 +75,15 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
         raise InputError(f"expected a readable file of verdicts at {path}, found: {error}; mend its access") from error
 
 
-def read_verdicts(path: Path, *, highest: float = 1.0) -> VerdictFile:
-    """Read and check a file of verdicts with scores in [0, `highest`]. Raises InputError naming the file and the row."""
+def read_verdicts(path: Path, *, highest: float = 1.0, also: tuple[str, ...] = ()) -> VerdictFile:
+    """Read and check a file of verdicts with scores in [0, `highest`]. Raises InputError naming the file and the row.
+
+    `also` names further columns, which are handed on unread.
+    """
     path = Path(path)
     columns, rows = read_table(path)
-    ignored = [name for name in columns if name not in REQUIRED + OPTIONAL]
+    known = (*REQUIRED, *OPTIONAL, *also)
+    ignored = [name for name in columns if name not in known]
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         hint = "; ".join(_hints(ignored, missing))
@@ -90,8 +95,9 @@ def read_verdicts(path: Path, *, highest: float = 1.0) -> VerdictFile:
         raise InputError(f"expected verdicts in {path}, found no rows; write one row per prompt and order")
     verdicts = [_verdict(row, f"row {number} of {path}", highest) for number, row in enumerate(rows, start=1)]
     _check_filled(verdicts, columns, path)
-    used = [name for name in REQUIRED + OPTIONAL if name in columns]
-    return VerdictFile(path, verdicts, used, ignored, _hints(ignored, [name for name in OPTIONAL if name not in columns]))
+    used = [name for name in known if name in columns]
+    further = {name: [row.get(name) for row in rows] for name in also if name in columns}
+    return VerdictFile(path, verdicts, used, ignored, _hints(ignored, [name for name in known if name not in columns]), further)
 
 
 def _hints(ignored: list[str], absent: list[str]) -> list[str]:

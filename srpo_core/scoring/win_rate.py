@@ -84,11 +84,12 @@ def mean_error(values: ArrayLike, clusters: Sequence[str] | NDArray[np.str_] | N
     scored, index = _scored(values, clusters)
     if scored.size == 0:
         return MeanError(0, 0, float("nan"), float("nan"))
-    count, mean = int(index.max()) + 1, float(scored.mean())
+    count, mean = int(index.max()) + 1, without_rounding(float(scored.mean()))
     if count < 2:
         return MeanError(scored.size, 1, mean, float("nan"))
     sums = np.bincount(index, scored - mean)
-    return MeanError(scored.size, count, mean, float(np.sqrt(count / (count - 1) * np.sum(sums**2)) / scored.size))
+    error = float(np.sqrt(count / (count - 1) * np.sum(sums**2)) / scored.size)
+    return MeanError(scored.size, count, mean, without_rounding(error))
 
 
 def win_rate_interval(
@@ -118,7 +119,8 @@ def wilson_limits(rate: float, num_effective: float, quantile: float) -> tuple[f
     squared = quantile**2 / num_effective
     centre = (rate + squared / 2) / (1 + squared)
     half = np.sqrt(rate * (1 - rate) * squared + squared**2 / 4) / (1 + squared)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = without_rounding(float(centre - half)), 1 - without_rounding(float(1 - centre - half))
+    return max(0.0, low), min(1.0, high)
 
 
 def mean_interval(
@@ -140,7 +142,8 @@ def mean_interval(
         unseen = 1 - ((1 - confidence) / 2) ** (1 / num_clusters)
         return Interval(n, mean, error, mean - (1 + mean) * unseen, mean + (1 - mean) * unseen)
     half = (quantile or t_quantile(confidence, num_clusters - 1)) * error
-    return Interval(n, mean, error, max(-1.0, mean - half), min(1.0, mean + half))
+    low, high = without_rounding(mean - half), without_rounding(mean + half)
+    return Interval(n, mean, error, max(-1.0, low), min(1.0, high))
 
 
 def paired_difference(
@@ -162,7 +165,7 @@ def order_statistics(as_is: ArrayLike, swapped: ArrayLike) -> OrderStatistics:
     first, second = first[both], second[both]
     if first.size == 0:
         return OrderStatistics(0, *[float("nan")] * 5)
-    bias = float((first - second).mean() / 2)
+    bias = without_rounding(float((first - second).mean() / 2))
     side, other = np.sign(first - 0.5), np.sign(second - 0.5)
     return OrderStatistics(
         first.size,
@@ -194,6 +197,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def t_quantile(confidence: float, degrees: float) -> float:
     """The two-sided Student-t quantile."""
     return float(stats.t.ppf((1 + confidence) / 2, degrees))
+
+
+def without_rounding(value: float) -> float:
+    """0 where nothing but rounding is left of what would be 0 in exact arithmetic; NaN stays."""
+    return 0.0 if abs(value) < NO_SPREAD else value
 
 
 def _mean_by(index: NDArray[np.intp], values: Floats, size: int) -> Floats:

@@ -1,13 +1,18 @@
 -- On which prompts does each method's last revision lose most clearly, and what did it write?
 WITH last AS (
     SELECT * FROM verdicts WHERE score IS NOT NULL
-    QUALIFY revision_index = max(revision_index) OVER (PARTITION BY policy_id, eval_set, temperature, opponent, judge)
+    QUALIFY revision_index = max(revision_index) OVER (
+        PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling)
 ), by_prompt AS (
-    SELECT method, policy_id, eval_set, judge, temperature, revision_index, prompt_id, count(*) AS games, avg(score) AS score,
+    SELECT method, policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling,
+        revision_index, prompt_id, count(*) AS games, avg(score) AS score,
         arg_min(candidate_text, (score, game_id)) AS candidate_text, arg_min(opponent_text, (score, game_id)) AS opponent_text
     FROM last GROUP BY ALL
 )
-SELECT method, eval_set, judge, temperature, revision_index, prompt_id, games, round(score, 3) AS score, candidate_text, opponent_text, policy_id
+SELECT method, eval_set, opponent, opponent_revision_index, judge, temperature, sampling, revision_index, prompt_id, games,
+    round(score, 3) AS score, candidate_text, opponent_text, policy_id
 FROM by_prompt
-QUALIFY row_number() OVER (PARTITION BY policy_id, eval_set, judge, temperature ORDER BY score, prompt_id) <= 5
-ORDER BY method, policy_id, eval_set, judge, temperature, score, prompt_id
+QUALIFY row_number() OVER (
+    PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling
+    ORDER BY score, prompt_id) <= 5
+ORDER BY method, policy_id, eval_set, opponent, opponent_revision_index, judge, temperature, sampling, score, prompt_id

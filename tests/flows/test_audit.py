@@ -48,6 +48,14 @@ def test_a_file_is_audited_in_text_and_in_json(tmp_path: Path, capsys: pytest.Ca
     assert "cohen_kappa" in out and "nan" not in out
 
 
+def test_an_ignored_column_that_looks_like_a_known_one_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text(json.dumps(ROW | {"clusterid": "x"}) + "\n")
+    hint = "column 'clusterid' is ignored and looks like cluster_id"
+    assert answer(capsys, "audit", path)["hints"] == [hint]
+    assert hint in call(capsys, "audit", path)[1]
+
+
 def test_a_judge_is_audited_against_the_pairs_of_a_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preferences = put_pairs(tmp_path, 6, mislabelled=2)
     asked = ["audit", "--preferences", preferences.fingerprint, "--home", tmp_path, "--max-pairs", 6, "--repeats", 2]
@@ -88,7 +96,13 @@ def test_a_sentinel_is_frozen_looks_and_shows_its_history(tmp_path: Path, capsys
         (["v.csv", "--sentinel"], "expected a FILE or --sentinel, found both"),
         (["v.csv", "--max-pairs", "3"], "expected a FILE or --max-pairs, found both"),
         (["--sentinel", "--repeats", "3"], "expected --repeats with labelled pairs, found it with --sentinel"),
-        (["--sentinel", "--max-pairs", "3"], "a frozen set keeps its size"),
+        (["v.csv", "--seed", "0"], "expected a FILE or --seed, found both"),
+        (["v.csv", "--base-url", "http://x"], "expected a FILE or --base-url, found both"),
+        (["v.csv", "--config", "x.yaml"], "expected a FILE or --config, found both"),
+        (["v.csv", "--set", "temperature=1"], "expected a FILE or --set, found both"),
+        (["--sentinel", "--max-pairs", "3"], "a frozen set keeps its games"),
+        (["--sentinel", "--seed", "0"], "expected --preferences beside --seed to freeze games, found --seed alone"),
+        (["--sentinel", "--frozen", "x", "--seed", "1"], "expected --preferences beside --seed to freeze games"),
         (["--injections", "--sentinel"], "expected one of --injections and --sentinel"),
         (["--injections"], "expected one of --preferences and --prompts with --injections, found neither"),
         (["--injections", "--prompts", "x", "--preferences", "y"], "found both"),

@@ -52,6 +52,7 @@ def test_the_plan_as_text_says_what_is_unknown(capsys: Any, completions: Artifac
     arguments = ["judge", "--completions", completions.fingerprint, "--home", str(home), "--model", "m", "--plan"]
     assert main([*arguments, "--base-url", "https://judge.invalid/v1"]) == 0
     printed = capsys.readouterr().out
+    assert "cost_estimated: unknown" in printed
     assert "requests: 16" in printed and "cost_at_most: unknown" in printed and "prompt_tokens_estimated: " in printed
 
 
@@ -100,6 +101,13 @@ def _published(completions: Artifact) -> Path:
     return home
 
 
+@pytest.mark.parametrize("more", [[], ["--plan"], ["--plan", "--json"], ["--reparse"]])
+def test_no_completions_are_a_mistake_and_no_work_done(capsys: Any, tmp_path: Path, more: list[str]) -> None:
+    assert main(["judge", "--completions", " , ", "--judge", "rule", "--home", str(tmp_path), *more]) == 2
+    printed = capsys.readouterr()
+    assert "expected at least one name with --completions, found ' , '; name one" in printed.err and printed.out == ""
+
+
 @pytest.mark.parametrize("kind", ["reward_model", "label_model"])
 def test_a_model_on_this_machine_judges_too(
     capsys: Any, completions: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
@@ -120,7 +128,7 @@ def test_a_model_on_this_machine_judges_too(
 def test_identical_texts_are_put_back_between_a_local_judges_games(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from srpo_core.config import RewardModelJudgeSettings
     from srpo_core.judging.judges import IDENTICAL, Verdict
-    from tasks.judging import decide_games
+    from tasks.deciding import decide_games
     from tests.srpo_core.judging.test_judges import game
 
     played = [game("same", "same "), game("a", "b"), game("c", "c"), game("d", "e")]

@@ -72,6 +72,10 @@ def test_a_rule_is_named_beside_its_number(capsys, file):
     assert "among default, alpaca_eval, arena_hard, srpo" in refusal(capsys, 2, "score", file, "--rule", "elo")
 
 
+def test_a_seed_of_no_order_is_refused(capsys, file):
+    assert "expected --anytime beside --seed, found --seed alone" in refusal(capsys, 2, "score", file, "--seed", 0)
+
+
 def test_a_long_judging_order_is_cut_in_the_text_and_whole_in_json(capsys, tmp_path):
     rows = [{"prompt_id": f"p{i}", "order": o, "score": 1} for i in range(30) for o in ("as_is", "swapped")]
     path = write(tmp_path / "v.csv", rows)
@@ -91,6 +95,8 @@ def test_power_without_a_spread_takes_the_largest_possible(capsys):
 def test_power_of_a_file_and_of_a_home_is_a_table(capsys, tmp_path, groups):
     out = call(capsys, "power", groups, "--n", 100)[1]
     assert "harsh" in out and "power 0.9" in out and "difference that 100 prompts show" in out
+    assert "fewer than 30" in out
+    assert "paired difference to the draft of judge harsh is left out: no score differs from another" in out
     publish_results(make_home(tmp_path / "home", size=20, revisions=2))
     (policy,) = run_query(tmp_path / "home", "SELECT policy_id FROM policies WHERE method = 'srpo'")["policy_id"].to_pylist()
     out = call(capsys, "power", "--from-policy", policy[:6], "--home", tmp_path / "home")[1]
@@ -101,6 +107,8 @@ def test_power_refuses_what_cannot_be_planned_in_one_sentence(capsys, tmp_path, 
     assert "name one of them" in refusal(capsys, 2, "power", file, "--sd", "0.3")
     assert "above 0 and at most .5" in refusal(capsys, 2, "power", "--delta", "0.7")
     assert "deviation above 0" in refusal(capsys, 2, "power", "--sd", "0")
+    assert "at most 0.5 for a win rate or 1" in refusal(capsys, 2, "power", "--sd", "5")
     assert "at least 2 prompts" in refusal(capsys, 2, "power", "--n", "1")
     assert "level between 0 and 1" in refusal(capsys, 2, "power", "--level", "1")
+    assert "expected a level below the power of 0.5" in refusal(capsys, 2, "power", "--level", ".5")
     assert "run srpo publish" in refusal(capsys, 2, "power", "--from-policy", "abc", "--home", tmp_path)

@@ -392,6 +392,18 @@ def test_a_missing_or_unreadable_database_is_one_sentence(tmp_path):
         publish_snapshot(tmp_path / "nowhere", nothing)
 
 
+@pytest.mark.parametrize("change", ["DROP TABLE published", "UPDATE published SET version = version - 1"])
+def test_a_database_published_by_another_version_asks_to_be_published_again(tmp_path, change):
+    make_home(tmp_path, size=2, revisions=0)
+    publish_snapshot(tmp_path, nothing)
+    with duckdb.connect(str(tmp_path / "results.duckdb")) as connection:
+        connection.execute(change)
+    with pytest.raises(UnusableInput, match=r"of version \d+ at .*, found version \d+, .* run srpo publish"):
+        run_query(tmp_path, "SELECT 1")
+    publish_snapshot(tmp_path, nothing)
+    assert rows(tmp_path, "SELECT 1") == [(1,)]
+
+
 def test_the_plain_duckdb_library_reads_the_file_copied_anywhere(home, tmp_path):
     copy = tmp_path / "elsewhere.duckdb"
     copy.write_bytes(results_db.results_path(home).read_bytes())

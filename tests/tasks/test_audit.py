@@ -13,10 +13,16 @@ from srpo_core.judging.injections import ATTACKS, FIELDS
 from srpo_core.records import pair_id, user_prompt
 from srpo_core.scoring.attack_rates import CONTROL
 from storage.artifact import Artifact
+from storage.lookup import find_record
 from storage.results_db import publish_snapshot, run_query
-from storage.schemas import ATTACK_RATES, AUDIT_MEASURES, AUDIT_VERDICTS, INJECTION_GAMES, PREFERENCES
+from storage.schemas import ATTACK_RATES, AUDIT_MEASURES, AUDIT_VERDICTS, INJECTION_GAMES, PREFERENCES, SENTINEL_VERDICTS
+from tasks import judge_identity
+from tasks.asking import judged_by
 from tasks.audit import MAX_REPEATS, audit_preferences
 from tasks.injection_audit import NO_ATTACK, audit_injections
+from tasks.judge_identity import fingerprint_settings
+from tasks.publishing import publish_results
+from tasks.sentinel import freeze_preferences, look
 from tests.homes import put
 from tests.judge_models import save_reward_model
 from tests.judge_server import JudgeServer
@@ -77,6 +83,15 @@ def test_a_judge_is_measured_against_labels_with_known_errors(tmp_path: Path) ->
     assert len(rows) == 24 and artifact.counts["games"] == 24 and artifact.counts["unscored"] == 0
     assert {row["candidate"] for row in rows} == {"chosen", "rejected"}, "which text is the candidate is drawn by lot"
     assert artifact.stage == "audits" and artifact.info["judge"].startswith("test-judge:tldr-concise:")
+
+
+@pytest.mark.parametrize(("answers", "warned"), [("another", True), ("test-judge-2026-11-01", False)])
+def test_answers_of_another_model_are_said_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answers: str, warned: bool
+) -> None:
+    with JudgeServer(model=answers) as server:
+        audit_preferences(put_pairs(tmp_path, 2), api(server.url), tmp_path)
+    assert ("found answers of another" in caplog.text) == warned
 
 
 def test_votes_are_soft_labels(tmp_path: Path) -> None:
@@ -226,3 +241,44 @@ def test_sources_with_nothing_to_play_are_refused(tmp_path: Path) -> None:
         audit_injections(put_pairs(tmp_path, 2, preference=0.5), api("http://127.0.0.1:9/v1"), tmp_path)
     with pytest.raises(InputError, match="expected preference pairs"):
         audit_preferences(put_pairs(tmp_path, 0), api("http://127.0.0.1:9/v1"), tmp_path)
+
+
+def test_both_rounds_of_an_injection_audit_are_in_its_manifest(tmp_path: Path) -> None:
+    """Before and under attack: the answers of both are counted, also where the second round has another number."""
+    with JudgeServer() as server:
+        artifact = audit_injections(put_pairs(tmp_path, 3), api(server.url), tmp_path)
+        asked = len(server.requests) + len(server.probes)
+    games = {row["request_hash"] for row in artifact.read(INJECTION_GAMES).to_pylist()} - {None}
+    assert artifact.info["requests_answered"] == len(games) > artifact.counts["games_lost_without_attack"]
+    assert artifact.info["spent"]["requests"] == asked and artifact.info["capabilities"]
+
+
+def test_games_of_audits_can_be_shown_with_their_pair_the_reply_and_what_other_judges_said(tmp_path: Path) -> None:
+    preferences = put_pairs(tmp_path, 2)
+    with JudgeServer() as server:
+        audit = audit_preferences(preferences, api(server.url), tmp_path)
+        audit_preferences(preferences, api(server.url, model="other-judge"), tmp_path)
+        attacks = audit_injections(preferences, api(server.url), tmp_path)
+        frozen = freeze_preferences(preferences, tmp_path, num_pairs=2)
+        looked = look(frozen, api(server.url), tmp_path)[0]
+    publish_results(tmp_path)
+    for artifact, schema in ((audit, AUDIT_VERDICTS), (attacks, INJECTION_GAMES), (looked, SENTINEL_VERDICTS)):
+        row = next(row for row in artifact.read(schema).to_pylist() if row["request_hash"])
+        record = find_record(tmp_path, row["game_id"])
+        assert record.kind == "game" and record.lineage[0]["stage"] == artifact.stage
+        [pair] = record.values["pair"]
+        assert {good_summary(0), poor_summary(0)} <= set(map(str, pair.values())) or good_summary(1) in pair.values()
+        assert record.values["reply"]["request_hash"] == record.values["request_hash"]
+    shown = find_record(tmp_path, audit.read(AUDIT_VERDICTS).to_pylist()[0]["game_id"]).values
+    assert {shown["judge"].split(":")[0], *(row["judge"].split(":")[0] for row in shown["other_verdicts"])} == {
+        "test-judge",
+        "other-judge",
+    }
+
+
+def test_the_parser_is_part_of_what_was_asked_only_where_replies_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = judged_by(api("http://127.0.0.1:1"))
+    assert first == fingerprint_settings(api("http://127.0.0.1:1")), "games of the first parser keep their fingerprint"
+    monkeypatch.setattr(judge_identity, "PARSER_VERSION", 2)
+    assert judged_by(api("http://127.0.0.1:1")) == first | {"parser": 2}
+    assert judged_by(RuleJudgeSettings()) == fingerprint_settings(RuleJudgeSettings()) == {"kind": "rule"}

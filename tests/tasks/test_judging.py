@@ -23,7 +23,8 @@ from storage.artifact import Artifact, open_artifact
 from storage.journal import list_journals, read_journal
 from storage.reply_ledger import ReplyLedger, find_reply
 from storage.schemas import GAMES
-from tasks.judging import fingerprint_settings, judge_completions, judge_name
+from tasks.judge_identity import fingerprint_settings, judge_name
+from tasks.judging import judge_completions
 from tests.judge_server import JudgeServer, faults_in_turn
 from tests.tasks import judged_texts
 from tests.tasks.judged_texts import good_summary, poor_summary, write_completions, write_prompts

@@ -22,10 +22,11 @@ from srpo_core.judging.request_limits import Spent
 from storage.artifact import Artifact, find_artifact, open_artifact
 from storage.reply_ledger import ReplyLedger, find_reply
 from storage.schemas import COMPLETIONS, GAMES
-from tasks import judging
-from tasks.judging import Match, decide_games, judge_completions, reread_replies, retry_failed_calls
-from tasks.judging_plan import MOST_PROBES, plan_judging
-from tests.judge_server import JudgeServer, faults_in_turn
+from tasks import judge_identity
+from tasks.deciding import decide_games
+from tasks.judging import Match, judge_completions, reread_replies, retry_failed_calls
+from tasks.judging_plan import plan_judging
+from tests.judge_server import JudgeServer, _Handler, faults_in_turn
 from tests.srpo_core.judging.test_judges import games as plain_games
 from tests.tasks.judged_texts import completion_row, good_summary, write_artifact, write_completions, write_prompts
 from tests.tasks.test_judging import _start_judging, api
@@ -122,7 +123,7 @@ def test_another_parser_is_another_question_answered_from_the_ledger(tmp_path: P
         return parse(reply.replace("Both have their merits.", 'Preferred: "A"'), form, judged)
 
     monkeypatch.setattr("srpo_core.judging.reply_reading.parse_verdict", lenient)
-    monkeypatch.setattr(judging, "PARSER_VERSION", 2)
+    monkeypatch.setattr(judge_identity, "PARSER_VERSION", 2)
     second = reread_replies(Match(completions, prompts, judge), tmp_path)
     assert second.fingerprint != first.fingerprint and second.counts["scored"] == 8 and len(server.requests) == url_calls
     assert open_artifact(first.path).digest == first.digest
@@ -186,6 +187,27 @@ def test_a_row_tells_how_its_verdict_came_about(tmp_path: Path) -> None:
 # Budget
 
 
+def test_each_manifest_has_what_its_own_games_took_though_the_budget_is_shared(tmp_path: Path) -> None:
+    prompts = [write_prompts(tmp_path, 3)]
+    both = [write_completions(tmp_path, prompts, policy=name, texts=[good_summary(number)]) for number, name in enumerate("ab")]
+    spent = Spent()
+    with JudgeServer() as server:
+        games = [judge_completions(one, prompts, api(server.url), tmp_path, spent=spent) for one in both]
+        assert [one.info["spent"]["requests"] for one in games] == [6 + len(server.probes), 6]
+    assert spent.requests == sum(one.info["spent"]["requests"] for one in games)
+    assert spent.tokens == sum(one.info["spent"]["tokens"] for one in games) > games[1].info["spent"]["tokens"] > 0
+
+
+def test_calls_that_are_tried_again_are_added_to_what_the_others_took(tmp_path: Path) -> None:
+    completions, prompts = inputs(tmp_path, 3)
+    with JudgeServer(lambda number, body: "400" if number == 4 else None) as server:
+        match = Match(completions, prompts, api(server.url, max_concurrency=1))
+        first = judge_completions(completions, prompts, match.settings, tmp_path)
+        again = retry_failed_calls(match, tmp_path)
+        assert again.info["spent"]["requests"] == len(server.requests) + len(server.probes)
+    assert (first.info["requests_answered"], again.info["requests_answered"]) == (5, 6)
+
+
 def test_a_spent_budget_ends_the_run_in_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:
     completions, prompts = inputs(tmp_path, 10)
     with JudgeServer() as server:
@@ -224,12 +246,41 @@ def test_a_plan_counts_what_would_be_sent_and_sends_nothing(tmp_path: Path, monk
     judge = api("https://judge.invalid/v1", api_key_variable="NO_KEY", max_tokens=100, **prices)
     [plan] = plan_judging([Match(completions, prompts, judge)], tmp_path)
     assert (plan.games, plan.identical, plan.repeated, plan.stored, plan.requests) == (48, 16, 16, 0, 16)
-    assert plan.completion_tokens_at_most == 1600 and plan.probe_requests_at_most == MOST_PROBES
-    assert 16 * 200 < plan.prompt_tokens_estimated < 16 * 500
-    assert plan.cost_at_most == pytest.approx((plan.prompt_tokens_estimated * 2 + 1600 * 10) / 1e6)
+    assert plan.probe_requests_at_most == 9 and plan.completion_tokens_at_most == (16 + 9) * 100
+    assert 16 * 200 < plan.prompt_tokens_estimated < 16 * 500 and 25 * 900 < plan.prompt_tokens_at_most < 25 * 2000
+    assert plan.cost_estimated == pytest.approx((plan.prompt_tokens_estimated * 2 + 1600 * 10) / 1e6)
+    assert plan.cost_at_most == pytest.approx((plan.prompt_tokens_at_most * 2 + 2500 * 10) / 1e6)
     unpriced = plan_judging([Match(completions, prompts, api("https://judge.invalid/v1", max_tokens=None))], tmp_path)[0]
-    assert unpriced.cost_at_most is None and unpriced.completion_tokens_at_most is None
+    assert unpriced.cost_estimated is unpriced.cost_at_most is unpriced.completion_tokens_at_most is None
     assert list(tmp_path.glob("games/*")) == list(tmp_path.glob("reply_ledger/*")) == []
+
+
+@pytest.mark.parametrize("text", ["plain words", "\u6f22\u5b57" * 40], ids=["latin", "cjk"])
+def test_the_most_that_a_plan_says_is_never_exceeded_and_the_estimate_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The server bills a token for every byte and every reply as the longest, and refuses one thing at a time."""
+    answer = _Handler._completion
+
+    def bill(handler: _Handler, body: dict[str, Any], fault: str | None) -> dict[str, Any]:
+        tokens = sum(len(turn["content"].encode()) for turn in body["messages"])
+        return answer(handler, body, fault) | {"usage": {"prompt_tokens": tokens, "completion_tokens": 100}}
+
+    monkeypatch.setattr(_Handler, "_completion", bill)
+    completions, prompts = inputs(tmp_path, 4, texts=[text])
+    prices = {"price_per_million_prompt_tokens": 2.0, "price_per_million_completion_tokens": 10.0, "max_tokens": 100}
+    [plan] = plan_judging([Match(completions, prompts, api("http://127.0.0.1:9/v1", **prices))], tmp_path)
+    assert plan.cost_estimated is not None and plan.cost_at_most is not None
+    budget = BudgetSettings(
+        max_requests=plan.requests + plan.probe_requests_at_most,
+        max_tokens=plan.prompt_tokens_at_most + (plan.completion_tokens_at_most or 0),
+        max_cost=plan.cost_at_most,
+    )
+    spent = Spent()
+    with JudgeServer(refuses=["response_format", "logprobs", "max_tokens"]) as server:
+        judge_completions(completions, prompts, api(server.url, budget=budget, **prices), tmp_path, spent=spent)
+        assert len(server.requests) + len(server.probes) == spent.requests == 8 + 8
+    assert plan.cost_estimated < spent.cost <= plan.cost_at_most
 
 
 def test_a_plan_is_what_is_sent_then_nothing_then_the_failed_calls(tmp_path: Path) -> None:
@@ -250,6 +301,9 @@ def test_the_same_question_of_two_policies_is_planned_once(tmp_path: Path) -> No
     judge = api("http://127.0.0.1:9/v1")
     plans = plan_judging([Match(one, prompts, judge) for one in texts], tmp_path)
     assert [(one.requests, one.repeated) for one in plans] == [(6, 0), (0, 6)]
+    others = [write_completions(tmp_path, prompts, policy=name, texts=[name]) for name in ("c", "d")]
+    plans = plan_judging([Match(one, prompts, judge) for one in others], tmp_path)
+    assert [(one.requests, one.probe_requests_at_most) for one in plans] == [(6, 9), (6, 0)], "one probe serves both"
     rule = plan_judging([Match(texts[0], prompts, RuleJudgeSettings())], tmp_path)[0]
     assert (rule.games, rule.requests, rule.cost_at_most) == (6, 0, 0.0)
 

@@ -9,8 +9,10 @@ from srpo_core.config import ApiJudgeSettings, BudgetSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.scoring.knockout import Bracket, list_brackets
 from storage.artifact import Artifact, list_artifacts
+from storage.lookup import find_record
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES
 from tasks.knockouts import play_knockouts, read_winners
+from tasks.publishing import publish_results
 from tests.judge_server import JudgeServer
 from tests.tasks.judged_texts import completion_row, source_text, write_artifact, write_prompts
 
@@ -96,3 +98,24 @@ def test_identical_drafts_are_no_question(tmp_path: Path) -> None:
         artifact = play_knockouts(drafts, prompts, api(server.url), tmp_path, seed=0)
         assert not server.requests
     assert artifact.counts == {"matches": 2 * PROMPTS, "games": 0, "decided_by_coin": 2 * PROMPTS, "games_unscored": 0}
+
+
+def test_the_manifest_tells_what_the_server_honours_and_what_all_rounds_took(tmp_path: Path) -> None:
+    drafts, prompts = texts(tmp_path)
+    with JudgeServer(schema="refuse") as server:
+        artifact = play_knockouts(drafts, prompts, api(server.url), tmp_path, seed=0)
+        assert artifact.info["spent"]["requests"] == len(server.requests) + len(server.probes)
+    assert artifact.info["capabilities"]["json_schema"] == "refused"
+    assert artifact.info["requests_answered"] == artifact.counts["games"] and max(WORDS) > 2, "more than one round"
+
+
+def test_a_knock_out_game_can_be_shown_with_its_drafts_and_the_reply(tmp_path: Path) -> None:
+    drafts, prompts = texts(tmp_path)
+    with JudgeServer() as server:
+        artifact = play_knockouts(drafts, prompts, api(server.url), tmp_path, seed=0)
+    publish_results(tmp_path)
+    game = artifact.read(GAMES, prefix="games").to_pylist()[0]
+    record = find_record(tmp_path, game["game_id"])
+    assert (record.kind, record.values["score"], record.lineage[0]["stage"]) == ("game", game["score"], "knockouts")
+    assert {row["completion_id"] for row in record.values["drafts"]} == {game["candidate"], game["opponent"]}
+    assert record.values["reply"]["request_hash"] == game["request_hash"]

@@ -10,7 +10,8 @@ import pytest
 
 from srpo_core.scoring.sequential import anytime_test
 from storage import schemas
-from storage.results_db import list_queries, open_results, read_query, run_query
+from storage.artifact import hash_of
+from storage.results_db import RESULTS_VERSION, list_queries, open_results, read_query, run_query
 from storage.results_relations import comparisons
 from tasks.publishing import publish_results
 from tasks.statistics import compute_statistics
@@ -29,8 +30,8 @@ from tests.homes import (
 )
 
 ARCHITECTURE_COLUMNS = (
-    "method policy_id seed alpha beta eval_set is_ood opponent opponent_revision_index judge temperature revision_index "
-    "n_prompts n_scored n_games_unscored win_rate standard_error ci_low ci_high"
+    "method policy_id seed alpha beta eval_set is_ood opponent opponent_policy_id opponent_revision_index judge temperature "
+    "sampling revision_index n_prompts n_scored n_games_unscored win_rate standard_error ci_low ci_high"
 ).split()
 
 
@@ -125,6 +126,13 @@ def test_every_stored_query_runs_on_an_empty_home(tmp_path):
     publish_results(tmp_path)
     for name in list_queries():
         assert run_query(tmp_path, read_query(name)).num_rows == 0
+
+
+def test_the_version_rises_with_every_change_of_a_relations_columns(tmp_path):
+    """Raise RESULTS_VERSION and put the new hash here: an older snapshot then asks to be published again."""
+    publish_results(tmp_path)
+    columns = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+    assert (RESULTS_VERSION, hash_of(rows(tmp_path, columns), 8)) == (2, "d610121f")
 
 
 def test_collapse_finds_the_revision_that_repeats_its_draft(home):

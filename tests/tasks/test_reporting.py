@@ -8,8 +8,9 @@ import pytest
 from storage.errors import UnusableInput
 from storage.results_db import run_query
 from tasks.publishing import publish_results
-from tasks.reporting import write_report
+from tasks.reporting import read_rates, write_report
 from tests.homes import (
+    decode_again,
     graded,
     make_home,
     put_audits,
@@ -181,3 +182,24 @@ def test_audits_looks_and_equal_compute_are_shown_where_there_are_any(page, tmp_
     assert {"At equal compute", "The judge, measured", "agreement", "attack rate: all"} <= set(found.text)
     assert "The same frozen games, asked again: has the judge changed?" in found.text
     assert "judge rule · T = 1" in found.text
+
+
+def test_each_way_of_decoding_ends_at_its_own_last_revision(tmp_path):
+    """Three revisions with long texts, one with short ones: each has its gain, and its rows say which it is."""
+    publish_results(decode_again(make_home(tmp_path, size=10, revisions=3)))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    gains = text[text.index("What the revisions add") : text.index("Every win rate")]
+    rows = [
+        row for row in gains.split("<tr")[1:] if "</span>srpo<" in row and ">rule<" in row and ">gold<" in row and ">id<" in row
+    ]
+    cells = [re.findall(r"<td[^>]*>(?:<b>)?([^<]*)", row) for row in rows]
+    assert {(row[4], row[-1]) for row in cells} == {("3", "max_new_tokens=64 top_p=1.0"), ("1", "max_new_tokens=8 top_p=1.0")}
+
+
+def test_the_report_holds_no_other_judges_rate_against_the_ceiling(tmp_path):
+    folder = make_home(tmp_path, size=10, revisions=3)
+    put_diagnostics(folder)
+    publish_results(decode_again(folder))
+    held = {(row["judge"], row["opponent"]) for row in read_rates(folder) if row["ceiling"] is not None}
+    assert held == {("rule", "gold")}
+    assert {row["judge"] for row in read_rates(folder)} == {"rule", "model"}

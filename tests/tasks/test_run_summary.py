@@ -8,7 +8,7 @@ from storage.results_db import run_query
 from storage.runs import record_run
 from tasks.publishing import publish_results
 from tasks.run_summary import RunSummary, summarise_run
-from tests.homes import make_home
+from tests.homes import decode_again, make_home
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,10 @@ def test_a_home_without_a_database_is_refused(tmp_path):
     policies = list_artifacts(make_home(tmp_path), "policies")
     with pytest.raises(UnusableInput, match="srpo publish"):
         summary_of(tmp_path, policies)
+
+
+def test_each_way_of_decoding_has_its_line(tmp_path):
+    publish_results(decode_again(make_home(tmp_path, size=10, revisions=3)))
+    text = summary_of(tmp_path, list_artifacts(tmp_path, "policies")).markdown
+    lines = [line for line in text.splitlines() if line.startswith("| srpo | id |") and "| gold |" in line and "| rule |" in line]
+    assert len(lines) == 2 and sum("| max_new_tokens=8 top_p=1.0 |" in line for line in lines) == 1

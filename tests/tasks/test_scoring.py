@@ -128,3 +128,37 @@ def test_the_length_control_of_the_published_variants_lies_above_their_raw_rates
     assert found["length_ratio"] < 0.5
     controlled = found["length_controlled"]
     assert controlled["refused"] is not None or controlled["win_rate"] > found["win_rate"]
+
+
+def test_revisions_that_share_no_prompt_have_no_gain_and_no_p_value(tmp_path):
+    """Revisions 0 and 1 share none of their 6 and 4 prompts (3 and 2 clusters), 1 and 2 share all 4."""
+    prompts = {0: range(6), 1: range(6, 10), 2: range(6, 10)}
+    rows = [
+        {
+            "prompt_id": f"p{i}",
+            "cluster_id": f"c{i // 2}",
+            "order": order,
+            "score": (i + revision) % 2,
+            "revision_index": revision,
+        }
+        for revision, asked in prompts.items()
+        for i in asked
+        for order in ("as_is", "swapped")
+    ]
+    tables = score_verdicts(write(tmp_path / "v.csv", rows))["tables"]
+    first, second = tables["revision_gain"]
+    assert (first["n_scored"], first["step_p_value"], first["step_gain"]) == (0, None, None)
+    assert second["step_p_value"] == 1 and second["step_gain"] == 0  # two up, two down
+    assert [row["n_clusters"] for row in tables["win_rate_bands"]] == [3, 2, 2]
+
+
+def test_holm_counts_only_the_steps_that_are_tests(tmp_path):
+    """Of steps 0-1 and 1-2 only the second has prompts: ten of ten up, p = 2 / 2**10, times one."""
+    rows = [
+        {"prompt_id": f"{name}{i}", "order": order, "score": score, "revision_index": revision}
+        for revision, name, score in ((0, "a", 0), (1, "b", 0), (2, "b", 1))
+        for i in range(10)
+        for order in ("as_is", "swapped")
+    ]
+    gains = score_verdicts(write(tmp_path / "v.csv", rows))["tables"]["revision_gain"]
+    assert [row["step_p_value"] for row in gains] == [None, pytest.approx(2 / 2**10)]

@@ -74,7 +74,8 @@ def test_a_judge_that_changed_raises_the_alarm_and_one_with_noise_alone_does_not
             [other] = look(frozen, api(server.url), tmp_path)
     assert read_look(same)["alarm"] is False and 0 < read_look(same)["calibration_flip_rate"] < 0.5
     assert read_look(other)["alarm"] is True and read_look(other)["flip_rate"] > 0.5
-    assert any("more than its repeat noise at look 6" in record.message for record in caplog.records)
+    [alarm] = [record.message for record in caplog.records if "more than its repeat noise at look 6" in record.message]
+    assert "calibrate on another set (srpo audit --sentinel --preferences ID --seed 1)" in alarm
 
 
 def test_looks_of_another_judge_are_calibrated_on_their_own(tmp_path: Path) -> None:
@@ -142,6 +143,28 @@ def test_the_pipeline_looks_only_when_asked_and_freezes_its_games_once(tmp_path:
     [frozen] = list_artifacts(tmp_path, "sentinels")
     assert {row["candidate_text"] for row in frozen.rows()} == {"a b"} and frozen.counts["pairs"] == 4
     assert read_look(again)["alarm"] is False
+
+
+def test_after_an_alarm_in_a_run_the_setting_it_names_freezes_another_set_and_calibrates_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = write_prompts(tmp_path, 14)
+    drafts = write_completions(tmp_path, [prompts])
+    with ChangingServer() as server:
+        settings = api(server.url, sentinel_games=20)
+        look_at_sentinel([drafts], [prompts], settings, tmp_path)
+        server.changed = True
+        with caplog.at_level(logging.WARNING, "srpo.judge"):
+            look_at_sentinel([drafts], [prompts], settings, tmp_path)
+        assert "calibrate on another set (judge.sentinel_seed=1)" in caplog.text
+        other = settings.model_copy(update={"sentinel_seed": 1})
+        assert len(look_at_sentinel([drafts], [prompts], other, tmp_path)) == CALIBRATION_LOOKS
+        [calm] = look_at_sentinel([drafts], [prompts], other, tmp_path)
+        [loud] = look_at_sentinel([drafts], [prompts], settings, tmp_path)
+    assert (read_look(calm)["alarm"], read_look(loud)["alarm"]) == (False, True)
+    first, second = sorted(list_artifacts(tmp_path, "sentinels"), key=lambda one: one.settings["seed"])
+    assert [one.settings["seed"] for one in (first, second)] == [0, 1]
+    assert {row["candidate"] for row in first.rows()} != {row["candidate"] for row in second.rows()}
 
 
 def test_looks_can_be_asked_by_sql(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """What a server honours is found by asking, and the ladder goes down to what it honours, never further."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.api_judge import ApiJudge
-from srpo_core.judging.capabilities import Capabilities
-from srpo_core.judging.judges import Verdict
+from srpo_core.judging.capabilities import Capabilities, most_probe_requests, probe
+from srpo_core.judging.chat_client import Answer, ParameterRefused, RequestFailed
+from srpo_core.judging.judge_presets import find_preset
+from srpo_core.judging.judges import API_ERROR, Verdict
 from tests.judge_server import JudgeServer
 from tests.srpo_core.judging.test_judges import Replies, api_settings, game, games
 
@@ -166,3 +169,49 @@ def test_a_reply_kept_by_an_earlier_version_under_the_hash_of_what_was_sent_is_f
 
         verdict = asyncio.run(run())
     assert verdict is not None and verdict.score == 1.0
+
+
+def test_eight_questions_where_all_is_refused_but_the_seed() -> None:
+    with JudgeServer(refuses=["response_format", "logprobs", "max_tokens"]) as server:
+        found, _ = prepare(server)
+        assert found["requests"] == len(server.probes) == 8 < most_probe_requests(api_settings(server.url))
+
+
+def test_the_worst_server_costs_as_many_questions_as_are_planned_for() -> None:
+    """It refuses four things one by one, then the rest for a reason of its own, and two of them again."""
+    fails = lambda number, body: "400" if number == 4 else None  # noqa: E731
+    with JudgeServer(refuses=["response_format", "logprobs", "max_tokens", "seed"], probe_script=fails) as server:
+        found, _ = prepare(server)
+        assert found["requests"] == len(server.probes) == most_probe_requests(api_settings(server.url)) == 9
+
+
+def every_probe(structured: bool, max_tokens: int | None) -> Iterator[int]:
+    """The number of requests of a probe for every course it can take: each thing is accepted, refused by name, or fails."""
+    settings = api_settings("http://nowhere", structured=structured, max_tokens=max_tokens)
+    courses: list[list[int]] = [[]]
+    while courses:
+        course, choices = courses.pop(), list[int]()
+
+        async def ask(request: Any, course: list[int] = course, choices: list[int] = choices) -> Answer:
+            names = [name for name in ("response_format", "seed", "logprobs", "max_tokens") if name in request]
+            tried_out = request.get("temperature") == 1.0 or "extra_body" in request
+            faults = [] if tried_out else [ParameterRefused(name, "") for name in names]
+            faults += [] if tried_out else [RequestFailed(f"{API_ERROR}BadRequestError", "")]  # type: ignore[list-item]
+            taken = course[len(choices)] if len(choices) < len(course) else 0
+            choices.append(len(faults))
+            if taken:
+                raise faults[taken - 1]
+            return Answer({"choices": [{"message": {"content": "words"}, "finish_reason": "stop"}]}, None, 0.0, 1)
+
+        yield asyncio.run(probe(ask, find_preset(settings.preset), settings))["requests"]
+        for place in range(len(course), len(choices)):
+            courses += [[*course, *[0] * (place - len(course)), fault + 1] for fault in range(choices[place])]
+
+
+@pytest.mark.parametrize("structured", [True, False])
+@pytest.mark.parametrize("max_tokens", [512, None])
+def test_no_course_of_a_probe_takes_more_requests_than_planned_for_and_one_takes_as_many(
+    structured: bool, max_tokens: int | None
+) -> None:
+    planned = most_probe_requests(api_settings("http://nowhere", structured=structured, max_tokens=max_tokens))
+    assert max(every_probe(structured, max_tokens)) == planned

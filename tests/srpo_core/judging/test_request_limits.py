@@ -35,6 +35,15 @@ def test_requests_stop_exactly_at_the_budget_and_go_on_in_the_next_run() -> None
     assert len(verdicts) == 30
 
 
+def test_a_budget_that_no_request_fits_says_so_and_not_to_run_again() -> None:
+    with JudgeServer() as server:
+        with pytest.raises(
+            BudgetSpent, match=r"one request within judge.budget \(max_tokens 9\), found that it may take up to \d+ tok"
+        ):
+            ask_together(games(3), with_budget(server.url, max_tokens=9))
+        assert server.requests == []
+
+
 def test_further_attempts_count_as_requests() -> None:
     with JudgeServer(lambda number, body: "500") as server:
         with pytest.raises(BudgetSpent):

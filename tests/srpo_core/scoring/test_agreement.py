@@ -240,3 +240,8 @@ def _all(judge, people, lengths):
     yield cohen_kappa(judge, people)
     yield from preference_for_longer(judge[:, None], people, lengths)
     yield krippendorff_alpha([judge, people], level="ordinal").estimate
+
+
+def test_a_kappa_of_nought_is_nought_and_not_rounding():
+    judge, people = np.array([1, 2, 0, 2, 1, 2]) / 2, np.array([0, 2, 0, 1, 2, 1]) / 2  # agree on 2 of 6, as by chance
+    assert cohen_kappa(judge, people).estimate == 0

@@ -96,6 +96,36 @@ def test_several_methods_are_pairs_of_their_own_in_the_prompts_cluster(tmp_path)
     assert (audit["n_pairs"], audit["n_clusters"]) == (6, 3)
 
 
+@pytest.mark.parametrize("name", ["eval_set", "method", "seed", "revision_index"])
+def test_rows_of_one_prompt_that_differ_in_a_group_are_about_different_texts(tmp_path, name):
+    rows = [row | {name: value, "human": value} for value in (0, 1) for row in ROWS]
+    [audit] = audit_file(written(tmp_path, rows))["judges"]
+    assert (audit["n_pairs"], audit["n_clusters"], measures(audit)["flip_rate"]["n"]) == (6, 3, 0)
+
+
+def test_names_that_run_together_are_still_pairs_of_their_own(tmp_path):
+    """Prompt p, seed 1, revision 2 and prompt p 1 without a seed, revision 2."""
+    rows = [ROWS[0] | {"prompt_id": prompt, "seed": seed, "revision_index": 2} for prompt, seed in (("p", 1), ("p 1", None))]
+    assert audit_file(written(tmp_path, rows))["judges"][0]["n_pairs"] == 2
+
+
+def test_two_verdicts_on_one_question_may_also_be_about_different_texts(tmp_path):
+    with pytest.raises(InputError, match="number repeats in a column repeat_index, and tell different texts apart by eval_set"):
+        audit_file(written(tmp_path, [ROWS[0], ROWS[0]]))
+
+
+def test_a_misspelt_column_is_pointed_out_and_the_file_is_read_once(tmp_path, monkeypatch):
+    from srpo_core.scoring import verdict_files
+
+    reads, read = [], verdict_files.read_table
+    monkeypatch.setattr(verdict_files, "read_table", lambda path: reads.append(path) or read(path))
+    found = audit_file(written(tmp_path, [row | {"evalset": "id"} for row in ROWS]))
+    assert found["hints"] == ["column 'evalset' is ignored and looks like eval_set"]
+    assert found["ignored_columns"] == ["evalset"] and len(reads) == 1
+    with pytest.raises(InputError, match="column 'humans' is ignored and looks like human"):
+        audit_file(written(tmp_path, [{"humans" if k == "human" else k: v for k, v in row.items()} for row in ROWS]))
+
+
 def test_labels_on_one_side_only_are_pointed_out(tmp_path):
     [audit] = audit_file(written(tmp_path, [row | {"human": 1} for row in ROWS]))["judges"]
     assert "drawn by lot" in audit["note"]
@@ -132,3 +162,12 @@ def test_an_arrangement_keeps_missing_verdicts_missing():
     assert table.scores.shape == (1, 2, 1) and math.isnan(table.scores[0, 0, 0]) and table.scores[0, 1, 0] == 1
     assert describe(table)["n_labelled"] == 0
     assert {row.n for row in measure_judge(table)} == {0}
+
+
+def test_a_single_cluster_is_pointed_out():
+    verdicts = [
+        LabelledVerdict(p, o, 0, 1.0, h, "c", math.nan) for p, h in (("a", 1.0), ("b", 0.0)) for o in ("as_is", "swapped")
+    ]
+    assert "one cluster" in describe(arrange(verdicts, "here"))["note"]
+    apart = [one._replace(cluster=one.pair) for one in verdicts]
+    assert describe(arrange(apart, "here"))["note"] is None

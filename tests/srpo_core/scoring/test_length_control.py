@@ -284,3 +284,11 @@ def test_values_that_cannot_be_are_refused():
         length_controlled_win_rate([1.0] * 40, [1] * 40, [math.inf] * 40)
     with pytest.raises(ValueError, match="one value a prompt"):
         length_controlled_win_rate([1.0] * 40, [1] * 40, [2] * 39)
+
+
+def test_a_refusal_counts_clusters_where_clusters_are_what_is_few():
+    scores, lengths, other = np.tile([0.0, 1.0], 20), np.arange(40.0), np.full(40, 20.0)
+    refused = length_controlled_win_rate(scores, lengths, other, [str(i // 4) for i in range(40)]).refused
+    assert refused is not None and "30 clusters of scored prompts" in refused and refused.endswith("found 10 of 40 prompts")
+    alone = length_controlled_win_rate(scores[:8], lengths[:8], other[:8]).refused
+    assert alone is not None and "30 scored prompts" in alone and alone.endswith("found 8")

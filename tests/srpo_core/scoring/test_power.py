@@ -89,6 +89,9 @@ def test_levels_powers_and_sizes_that_cannot_be_are_refused():
             prompts_needed(0.05, 0.3, power=power)
         with pytest.raises(InputError, match="power"):
             detectable_difference(100, 0.3, power=power)
+    for refused in (prompts_needed, detectable_difference):
+        with pytest.raises(InputError, match="expected a level below the power of 0.8, found a level of 0.85"):
+            refused(10 if refused is detectable_difference else 0.05, 0.3, level=0.85)
     with pytest.raises(InputError, match="at least 2 prompts"):
         detectable_difference(1, 0.3)
 

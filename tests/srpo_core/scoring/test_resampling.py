@@ -128,3 +128,7 @@ def test_seeds_and_prompts_that_all_agree_are_no_certainty():
     found = crossed_bootstrap(np.full((3, 10), 0.5))
     assert (found.n, found.estimate) == (10, 0.5)
     assert found.ci_low == pytest.approx(0.5 - 1.5 * (1 - 0.025**0.1)) and found.ci_low < 0.5 < found.ci_high
+
+
+def test_equal_scores_have_no_shading():
+    assert [paper_shading([0.1] * n) for n in range(3, 20)] == [0.0] * 17

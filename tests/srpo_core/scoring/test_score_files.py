@@ -285,3 +285,16 @@ def test_a_missing_file_and_broken_utf8_are_named(tmp_path):
     (tmp_path / "v.csv").write_bytes(b"prompt_id,order,score\n\xff,as_is,1\n")
     with pytest.raises(InputError, match="UTF-8.*0xff"):
         score_file(tmp_path / "v.csv")
+
+
+def test_an_interval_without_a_standard_error_says_why(tmp_path):
+    def note(scores, **more):
+        rows = [{"prompt_id": f"p{i}", "order": o, "score": s} | more for i, s in enumerate(scores) for o in ("as_is", "swapped")]
+        return score_file(write(tmp_path / "v.csv", rows))["note"]
+
+    assert "single prompt or cluster" in note([0, 1, 1], cluster_id="c")
+    assert "single prompt or cluster" in note([1])
+    assert "no prompt or cluster differs" in note([1, 1, 1])
+    assert note([1, 0, 1]) is None
+    rows = [row | {"judge": judge, "score": 1} for judge in "ab" for row in ROWS]
+    assert "without differences between prompts" in score_file(write(tmp_path / "groups.csv", rows))["note"]

@@ -195,3 +195,23 @@ def test_the_published_arena_hard_score_comes_out_of_the_games(tmp_path):
     deviations = [sum(s - result["win_rate"] for s in battles) for battles in by_prompt.values()]
     naive = math.sqrt(500 / 499 * sum(d * d for d in deviations)) / 1414
     assert result["standard_error"] == pytest.approx(naive, rel=1e-12)
+
+
+def test_unknown_labels_are_named_and_leave_their_games_scored(tmp_path):
+    rows = [
+        {"prompt_id": f"p{i}", "order": order, "score": i % 2, "label": label}
+        for i in range(4)
+        for order, label in (("as_is", "bad"), ("swapped", "\x1bgood"))
+    ]
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(rows))
+    result = score_file(path, rule="arena_hard")
+    assert (result["win_rate"], result["n"], result["n_unscored"], result["n_games_unscored"]) == (None, 0, 0, 0)
+    assert result["note"].endswith("found 'bad', '\\x1bgood'") and "no prompt" not in result["note"]
+
+
+def test_a_game_without_a_label_is_said_to_have_none_and_many_labels_are_cut():
+    note = arena_hard(games([(1, 0)], [("A>B", None)])).note
+    assert note is not None and note.endswith("found no label")
+    many = arena_hard(games([(1, 0)] * 4, [(f"x{i}", f"y{i}") for i in range(4)])).note
+    assert many is not None and many.count("'") == 10 and many.endswith("and 3 more")

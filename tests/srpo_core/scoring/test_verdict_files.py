@@ -46,6 +46,14 @@ def test_a_foreign_column_is_no_misspelt_one(tmp_path):
     assert (file.ignored_columns, file.hints) == (["policy_id", "tokens"], [])
 
 
+def test_a_column_asked_for_besides_is_handed_on_as_it_stands_and_not_called_ignored(tmp_path):
+    rows = [EVERY | {"human": "win", "other": 1}, EVERY | {"human": None}]
+    path = write(tmp_path / "v.jsonl", rows)
+    file = read_verdicts(path, also=("human", "absent"))
+    assert file.also == {"human": ["win", None]} and file.ignored_columns == ["other"] and file.columns[-1] == "human"
+    assert read_verdicts(path).also == {} and "human" in read_verdicts(path).ignored_columns
+
+
 def test_a_table_keeps_columns_that_only_some_rows_have(tmp_path):
     columns, rows = read_table(write(tmp_path / "v.jsonl", [{"a": 1}, {"b": None}]))
     assert (columns, rows) == (["a", "b"], [{"a": 1}, {"b": None}])

@@ -249,3 +249,11 @@ def test_mean_interval_of_one_value_spans_what_is_possible():
     interval = mean_interval([0.25])
     assert math.isnan(interval.standard_error)
     assert interval.ci_low < -0.9 and interval.ci_high > 0.95
+
+
+def test_rounding_is_not_taken_for_spread_or_for_distance_from_the_end_of_the_range():
+    assert mean_error([1 / 3] * 10).standard_error == 0
+    assert {win_rate_interval([1.0] * n).ci_high for n in range(2, 60)} == {1.0}
+    assert {win_rate_interval([0.0] * n).ci_low for n in range(2, 60)} == {0.0}
+    assert mean_error([1e-17, -1e-17, 3e-17]).mean == 0
+    assert order_statistics([0.3, 0.1 + 0.2], [0.1 + 0.2, 0.1 + 0.2]).position_bias == 0
