@@ -82,6 +82,9 @@ def compare_equal_compute(
         raise InputError(
             "expected generation.num_revisions of at least 1 to compare with drafts, found 0; ask for more revisions"
         )
+    for one in (judge, settings.selecting_judge, settings.reward_model):
+        if one is not None:
+            judge_name(one)  # a local judge's model is found before anything is decoded, or not at all
     spread: dict[str, Any] = {"model": model, "resources": resources, "home": home}
     drawn = generation.model_copy(update={"num_samples": settings.num_samples, "num_revisions": 0})
     chains = generate_completions([policy], prompts, generation, **spread)

@@ -241,6 +241,15 @@ def test_without_revisions_there_is_nothing_to_compare(tmp_path: Path, launches:
         Setting(tmp_path).compare(decoding=DECODING.model_copy(update={"num_revisions": 0}))
 
 
+def test_a_reward_model_that_is_not_there_is_said_before_anything_is_decoded(tmp_path: Path, launches: Launches) -> None:
+    setting = Setting(tmp_path)
+    (tmp_path / "empty").mkdir()
+    rewards = RewardModelJudgeSettings(model=str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="empty"):
+        setting.compare(EqualComputeSettings(select=["reward_model"], reward_model=rewards))
+    assert list_artifacts(setting.home, "completions") == []
+
+
 def test_a_killed_tabulation_is_never_taken_for_complete(
     tmp_path: Path, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:

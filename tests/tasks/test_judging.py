@@ -185,7 +185,7 @@ def test_two_policies_meet_on_the_same_prompt_at_the_asked_revision(tmp_path: Pa
     assert artifact.manifest["parents"]["opponents"]["digest"] == weak.digest
     with pytest.raises(InputError, match="expected a completion of revision 7 for every prompt"):
         judge_completions(strong, [prompts], RULE, tmp_path, opponents=weak, opponent_revision_index=7)
-    with pytest.raises(InputError, match="opponents together with opponent_revision_index"):
+    with pytest.raises(InputError, match=r"opponents together with opponent_revision_index \(--opponent-revision\)"):
         judge_completions(strong, [prompts], RULE, tmp_path, opponents=weak)
 
 
