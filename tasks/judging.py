@@ -62,7 +62,8 @@ class Match(NamedTuple):
         """The games. Raises InputError when prompts, gold or opponents are missing."""
         if (self.opponents is None) != (self.opponent_revision_index is None):
             raise InputError(
-                "expected opponents together with opponent_revision_index (--opponent-revision), found only one; give both or neither"
+                "expected opponents together with opponent_revision_index (--opponent-revision), found only one; "
+                "give both or neither"
             )
         name = judge_name(self.settings)
         return GamePlan(self.completions, self.prompts, self.opponents, self.opponent_revision_index, name, self.repeats)
