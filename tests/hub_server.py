@@ -1,19 +1,31 @@
-"""A data-set hub on this machine: as much of the HTTP interface as streaming one public data set needs. No network, no mock."""
+"""A hub on this machine: as much of the HTTP interface as one public data set or model needs to be had. No network, no mock."""
 
+import hashlib
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BRANCH = "main"
 FILE = "train.jsonl"
 
 
-@contextmanager
-def hub_with_dataset(dataset: str, content: bytes) -> Iterator[str]:
+def hub_with_dataset(dataset: str, content: bytes) -> AbstractContextManager[str]:
     """Serve one data set that holds `train.jsonl`; yields the address for HF_ENDPOINT."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(dataset, content))
+    return _serving("datasets", dataset, {FILE: content})
+
+
+def hub_with_model(name: str, folder: Path) -> AbstractContextManager[str]:
+    """Serve the files of `folder` as the model `name`, branch main; yields the address for HF_ENDPOINT."""
+    return _serving("models", name, {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+@contextmanager
+def _serving(kind: str, name: str, files: Mapping[str, bytes]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(kind, name, files))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -24,40 +36,30 @@ def hub_with_dataset(dataset: str, content: bytes) -> Iterator[str]:
         thread.join()
 
 
-def _handler(dataset: str, content: bytes) -> type[BaseHTTPRequestHandler]:
-    about = {
-        "id": dataset,
-        "sha": COMMIT,
-        "private": False,
-        "gated": False,
-        "disabled": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": [],
-    }
-    about |= {
-        "siblings": [{"rfilename": FILE}],
-        "lastModified": "2024-01-01T00:00:00.000Z",
-        "createdAt": "2024-01-01T00:00:00.000Z",
-    }
-    tree = [{"type": "file", "path": FILE, "size": len(content), "oid": COMMIT}]
+def _handler(kind: str, name: str, files: Mapping[str, bytes]) -> type[BaseHTTPRequestHandler]:
+    about = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "downloads": 0, "likes": 0}
+    when = "2024-01-01T00:00:00.000Z"
+    about |= {"tags": [], "siblings": [{"rfilename": file} for file in files], "lastModified": when, "createdAt": when}
+    tree = [{"type": "file", "path": file, "size": len(data), "oid": _etag(data)} for file, data in files.items()]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802
             path = self.path.split("?")[0]
-            if path == f"/api/datasets/{dataset}" or path.startswith(f"/api/datasets/{dataset}/revision/"):
+            revisions = [f"/api/{kind}/{name}/revision/{revision}" for revision in (BRANCH, COMMIT)]
+            file = path.rsplit("/", 1)[1]
+            if path in (f"/api/{kind}/{name}", *revisions):
                 self._send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
-            elif path == f"/api/datasets/{dataset}/tree/{COMMIT}":
+            elif path == f"/api/{kind}/{name}/tree/{COMMIT}":
                 self._send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
-            elif path.endswith(f"/resolve/{COMMIT}/{FILE}"):
-                self._send_file()
+            elif path.endswith(f"{name}/resolve/{COMMIT}/{file}") and file in files:
+                self._send_file(files[file])
             else:
-                self._send(404, b"{}", {"X-Error-Code": "EntryNotFound" if dataset in path else "RepoNotFound"})
+                self._send(404, b"{}", {"X-Error-Code": "EntryNotFound" if name in path else "RepoNotFound"})
 
         do_HEAD = do_GET
 
-        def _send_file(self) -> None:
-            headers = {"ETag": '"1"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        def _send_file(self, content: bytes) -> None:
+            headers = {"ETag": f'"{_etag(content)}"', "Accept-Ranges": "bytes"}
             wanted = self.headers.get("Range")
             if wanted is None:
                 self._send(200, content, headers)
@@ -68,8 +70,8 @@ def _handler(dataset: str, content: bytes) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
-            for name, value in (headers | {"Content-Length": str(len(body)), "X-Repo-Commit": COMMIT}).items():
-                self.send_header(name, value)
+            for key, value in (headers | {"Content-Length": str(len(body)), "X-Repo-Commit": COMMIT}).items():
+                self.send_header(key, value)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -78,3 +80,7 @@ def _handler(dataset: str, content: bytes) -> type[BaseHTTPRequestHandler]:
             """Say nothing."""
 
     return Handler
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()

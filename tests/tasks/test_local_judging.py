@@ -20,8 +20,8 @@ from srpo_core.records import user_prompt
 from srpo_core.workers.parts import read_rows
 from tasks import local_judging
 from tasks.local_judging import decide_locally, describe_local_judge
+from tests.hub_server import COMMIT, hub_with_model
 from tests.judge_models import games, save_language_model, save_reward_model
-from tests.model_hub import COMMIT, hub_with_model
 from tests.small_training import resources
 from tests.stages import RESOURCES, Launches
 
