@@ -18,7 +18,7 @@ from srpo_core.scoring.attack_rates import AttackedGame, attack_rates
 from storage.artifact import Artifact, ArtifactWriter
 from storage.journal import write_parts
 from storage.schemas import ATTACK_RATES, INJECTION_GAMES
-from tasks.asking import AskedJudge, Decided, Row, complete_audit, count_unscored, write_table
+from tasks.audit_artifacts import AskedJudge, Decided, Row, complete_audit, count_unscored, write_table
 from tasks.audit_games import Pair, both_orders, draw_worse_texts
 
 VERSION = 1

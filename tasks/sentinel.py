@@ -25,7 +25,7 @@ from srpo_core.scoring.win_rate import Floats
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, list_artifacts, writing
 from storage.journal import write_parts
 from storage.schemas import SENTINEL_GAMES, SENTINEL_LOOKS, SENTINEL_VERDICTS
-from tasks.asking import AskedJudge, Row, count_unscored, judged_by, write_table
+from tasks.audit_artifacts import AskedJudge, Row, count_unscored, judged_by, write_table
 from tasks.audit_games import Pair, both_orders, draw_completions, draw_preferences
 
 VERSION = 1

@@ -82,7 +82,7 @@ def audit(
     source = find_input(place, "preferences", preferences) if preferences else None
     options = {"seed": seed or 0, "resources": settings.resources()}
     if mode == "agreement" and source is not None:
-        from tasks.audit import audit_preferences
+        from tasks.agreement_audit import audit_preferences
 
         asking = options | {"max_pairs": count, "repeats": getattr(judge, "repeats", 1) if repeats is None else repeats}
         _print_agreement(with_line(audit_preferences)(source, judge, place, **asking), as_json)

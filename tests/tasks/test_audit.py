@@ -17,8 +17,8 @@ from storage.lookup import find_record
 from storage.results_db import publish_snapshot, run_query
 from storage.schemas import ATTACK_RATES, AUDIT_MEASURES, AUDIT_VERDICTS, INJECTION_GAMES, PREFERENCES, SENTINEL_VERDICTS
 from tasks import judge_identity
-from tasks.asking import judged_by
-from tasks.audit import MAX_REPEATS, audit_preferences
+from tasks.agreement_audit import MAX_REPEATS, audit_preferences
+from tasks.audit_artifacts import judged_by
 from tasks.injection_audit import NO_ATTACK, audit_injections
 from tasks.judge_identity import fingerprint_settings
 from tasks.publishing import publish_results

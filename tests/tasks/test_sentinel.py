@@ -88,7 +88,7 @@ def test_looks_of_another_judge_are_calibrated_on_their_own(tmp_path: Path) -> N
 
 def test_replies_to_the_same_texts_from_elsewhere_answer_no_look(tmp_path: Path) -> None:
     """An audit of the same pairs, and another frozen set of them, leave replies in the ledger."""
-    from tasks.audit import audit_preferences
+    from tasks.agreement_audit import audit_preferences
 
     preferences = put_pairs(tmp_path, 4)
     with JudgeServer() as server:

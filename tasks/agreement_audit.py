@@ -13,7 +13,7 @@ from srpo_core.scoring.audit import Comparisons, LabelledVerdict, arrange, descr
 from storage.artifact import Artifact, ArtifactWriter
 from storage.journal import write_parts
 from storage.schemas import AUDIT_MEASURES, AUDIT_VERDICTS
-from tasks.asking import AskedJudge, Decided, Row, complete_audit, count_unscored, write_table
+from tasks.audit_artifacts import AskedJudge, Decided, Row, complete_audit, count_unscored, write_table
 from tasks.audit_games import Pair, both_orders, draw_preferences
 
 VERSION = 1
