@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call
 from srpo_core.judging.request_limits import Spent
+from srpo_core.scoring.win_rate import without_nan
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import JUDGED
@@ -98,11 +98,6 @@ def write_table(writer: ArtifactWriter, prefix: str, rows: Sequence[Row], schema
     path = writer.part_path(0, prefix)
     parquet.write_rows(path, map(without_nan, rows), schema)
     return path
-
-
-def without_nan(row: Row) -> Row:
-    """The row with null for NaN."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
 
 
 def count_unscored(rows: Sequence[Row]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from srpo_core.records import ORDERS
 from srpo_core.scoring.best_of_n import Match, best_of_n_scores, match_tokens
 from srpo_core.scoring.comparisons import Comparisons, scores_by_prompt
 from srpo_core.scoring.knockout import Bracket, knockout_scores
-from srpo_core.scoring.win_rate import Floats, win_rate_interval
+from srpo_core.scoring.win_rate import Floats, win_rate_interval, without_nan
 from storage import schemas
 from storage.artifact import Artifact
 
@@ -172,8 +172,3 @@ def _match_values(match: Match) -> Row:
             "ci_high": difference.ci_high,
         }
     )
-
-
-def without_nan(row: Row) -> Row:
-    """A number that does not exist is NULL in the database."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

@@ -24,6 +24,7 @@ from srpo_core.scoring.win_rate import (
     paired_difference,
     sign_test,
     win_rate_interval,
+    without_nan,
 )
 from storage import schemas
 from tasks.curves import SETTING, Curve, Point, build_curves, floats, group_rows
@@ -38,7 +39,7 @@ def compute_statistics(comparisons: pa.Table, names: Collection[str] | None = No
     made = {name: (make(curves), schema) for name, (make, schema) in TABLES.items()}
     made[JUDGE_CONSISTENCY] = (_judge_consistency(comparisons), schemas.JUDGE_CONSISTENCY)
     return {
-        name: pa.Table.from_pylist([_without_nan(row) for row in rows], schema)
+        name: pa.Table.from_pylist([without_nan(row) for row in rows], schema)
         for name, (rows, schema) in made.items()  # the rows of a table are made when it is its turn
         if names is None or name in names
     }
@@ -115,7 +116,7 @@ def _by_rule(curves: list[Curve]) -> Iterator[Row]:
         for revision, point in curve.points.items():
             for rule in RULES.values():
                 found = rule(point.comparisons)._asdict()
-                beside = json.dumps(_without_nan(found["beside"]), sort_keys=True) if found["beside"] else None
+                beside = json.dumps(without_nan(found["beside"]), sort_keys=True) if found["beside"] else None
                 yield _key(curve, revision) | found | {"beside": beside}
 
 
@@ -238,8 +239,3 @@ def _by(curves: list[Curve], names: tuple[str, ...]) -> list[list[Curve]]:
 
 def _key(curve: Curve, revision: int) -> Row:
     return {name: curve.key[name] for name in schemas.WIN_RATES.names if name in curve.key} | {"revision_index": revision}
-
-
-def _without_nan(row: Row) -> Row:
-    """A number that does not exist is NULL in the database, so that SQL's comparisons leave it out."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

@@ -11,6 +11,7 @@ from typing import Any
 from srpo_core.errors import InputError
 from srpo_core.scoring.audit import LabelledVerdict, arrange, describe, measure_judge
 from srpo_core.scoring.verdict_files import UNSCORED, Verdict, read_verdicts
+from srpo_core.scoring.win_rate import without_nan
 
 TOLD_APART = ("eval_set", "method", "seed", "revision_index")
 LABELS = {"win": 1.0, "candidate": 1.0, "tie": 0.5, "loss": 0.0, "opponent": 0.0}
@@ -31,7 +32,7 @@ def audit_file(path: Path) -> dict[str, Any]:
     for judge in judges:
         chosen = [(v, label) for v, label in zip(file.verdicts, labels, strict=True) if v.judge == judge]
         comparisons = arrange((_labelled(verdict, label) for verdict, label in chosen), str(path))
-        table = [_without_nan(one._asdict()) for one in measure_judge(comparisons)]
+        table = [without_nan(one._asdict()) for one in measure_judge(comparisons)]
         audits.append({"judge": judge} | describe(comparisons) | {"measures": table})
     return {"judges": audits, "ignored_columns": file.ignored_columns, "hints": file.hints}
 
@@ -65,7 +66,3 @@ def _human(value: Any, where: str) -> float:
             "candidate"
         )
     return share
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srpo_core.scoring.win_rate import Floats, PromptScores, prompt_scores
+from srpo_core.scoring.win_rate import Floats, PromptScores, mean_by, prompt_scores
 
 NAN = float("nan")
 
@@ -50,7 +50,7 @@ def clusters_by_prompt(comparisons: Comparisons) -> NDArray[np.str_]:
 def lengths_by_prompt(comparisons: Comparisons) -> Floats:
     """Mean lengths (2, P) of the candidate's and the opponent's texts, in the order of `scores_by_prompt`; NaN where unknown."""
     names, index = np.unique(comparisons.prompts, return_inverse=True)
-    return np.array([_mean_by(index, lengths, len(names)) for lengths in comparisons.lengths])
+    return np.array([mean_by(index, lengths, len(names)) for lengths in comparisons.lengths])
 
 
 def cluster_means(scores: Floats, clusters: Sequence[str]) -> tuple[list[str], Floats]:
@@ -61,7 +61,7 @@ def cluster_means(scores: Floats, clusters: Sequence[str]) -> tuple[list[str], F
     scored = [name for name, known in zip(clusters, (~np.isnan(scores)).tolist(), strict=True) if known]
     places = {name: place for place, name in enumerate(dict.fromkeys(scored))}
     index = np.array([places[name] for name in scored], dtype=np.intp)
-    return list(places), _mean_by(index, scores[~np.isnan(scores)], len(places))
+    return list(places), mean_by(index, scores[~np.isnan(scores)], len(places))
 
 
 def repeated_scores(comparisons: Comparisons) -> Floats:
@@ -87,11 +87,4 @@ def clusters_by_question(comparisons: Comparisons) -> NDArray[np.str_]:
 
 def _without_repeats(comparisons: Comparisons) -> tuple[NDArray[np.str_], Floats]:
     _, first, index = np.unique(comparisons.questions, return_index=True, return_inverse=True)
-    return comparisons.prompts[first], np.array([_mean_by(index, scores, len(first)) for scores in comparisons.scores])
-
-
-def _mean_by(index: NDArray[np.intp], values: Floats, size: int) -> Floats:
-    known = ~np.isnan(values)
-    count = np.bincount(index[known], minlength=size)
-    total = np.bincount(index[known], values[known], minlength=size)
-    return np.divide(total, count, out=np.full(size, NAN), where=count > 0)
+    return comparisons.prompts[first], np.array([mean_by(index, scores, len(first)) for scores in comparisons.scores])

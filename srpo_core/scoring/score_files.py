@@ -5,7 +5,6 @@ gives one result, a file with several a list of results that each say whose they
 them.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from srpo_core.scoring.comparisons import (
 from srpo_core.scoring.scoring_rules import RuleResult, find_rule
 from srpo_core.scoring.verdict_files import GROUPING, VerdictFile
 from srpo_core.scoring.verdict_groups import Group, read_groups
-from srpo_core.scoring.win_rate import Floats, order_statistics
+from srpo_core.scoring.win_rate import Floats, order_statistics, without_nan
 
 LEVEL = 0.05  # of the anytime-valid test
 Row = dict[str, Any]
@@ -95,7 +94,7 @@ def score_group(group: Group, file: VerdictFile, *, rule: str = "default", anyti
         result |= _length_control(by_prompt.score, lengths_by_prompt(asked), clusters)
     if anytime_seed is not None:
         result["anytime"] = _anytime(by_prompt.prompts.tolist(), by_prompt.score, clusters.tolist(), anytime_seed, file.path)
-    return _without_nan(result)
+    return without_nan(result)
 
 
 def _repeats(asked: Comparisons) -> Row:
@@ -153,14 +152,3 @@ def _note_on_error(rate: RuleResult) -> str | None:
 
 def _joined(sentences: list[str | None]) -> str | None:
     return "; ".join(one for one in sentences if one) or None
-
-
-def _without_nan(row: Row) -> Row:
-    return {
-        name: _without_nan(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and math.isnan(value)
-        else value
-        for name, value in row.items()
-    }

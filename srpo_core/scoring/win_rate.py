@@ -7,9 +7,9 @@ The intervals cover the choice of prompts, not the training seed: a claim about 
 `resampling.crossed_bootstrap`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,9 +70,9 @@ def prompt_scores(prompts: Sequence[str] | NDArray[np.str_], as_is: ArrayLike, s
         raise ValueError(f"expected equal lengths, found {len(index)} prompts, {len(first)} and {len(second)} scores")
     return PromptScores(
         names,
-        _mean_by(index, (first + second) / 2, len(names)),
-        _mean_by(index, (np.nan_to_num(first, nan=0.0) + np.nan_to_num(second, nan=0.0)) / 2, len(names)),
-        _mean_by(index, (np.nan_to_num(first, nan=1.0) + np.nan_to_num(second, nan=1.0)) / 2, len(names)),
+        mean_by(index, (first + second) / 2, len(names)),
+        mean_by(index, (np.nan_to_num(first, nan=0.0) + np.nan_to_num(second, nan=0.0)) / 2, len(names)),
+        mean_by(index, (np.nan_to_num(first, nan=1.0) + np.nan_to_num(second, nan=1.0)) / 2, len(names)),
     )
 
 
@@ -204,7 +204,16 @@ def without_rounding(value: float) -> float:
     return 0.0 if abs(value) < NO_SPREAD else value
 
 
-def _mean_by(index: NDArray[np.intp], values: Floats, size: int) -> Floats:
+def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row` with None for NaN, nested rows included: a number that does not exist is null in JSON and NULL in SQL."""
+    return {
+        name: without_nan(value) if isinstance(value, dict) else None if isinstance(value, float) and np.isnan(value) else value
+        for name, value in row.items()
+    }
+
+
+def mean_by(index: NDArray[np.intp], values: Floats, size: int) -> Floats:
+    """Means (size,) of `values` (N,), NaN left out, over the groups that `index` (N,) names; NaN where a group has none."""
     scored = ~np.isnan(values)
     count = np.bincount(index[scored], minlength=size)
     total = np.bincount(index[scored], values[scored], minlength=size)
