@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-slow real-input lint study benchmarks install install-dev clean
+.PHONY: help demo test test-slow e2e real-input lint study benchmarks install install-dev clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -21,6 +21,9 @@ test: install-dev  ## install, then lint, types and tests
 
 test-slow: install-dev  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m slow
+
+e2e: install-dev  ## the Prefect UI in a headless Chromium, with a real server and worker (minutes; needs Debian's chromium)
+	$(BIN)/python -m pytest -m e2e tests/e2e
 
 real-input: install-dev  ## the main job on real data, in the folder that SRPO_TEST_DATA names
 	$(BIN)/python -m tests.real_input
