@@ -6,8 +6,8 @@ Deleting the file loses nothing.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +19,7 @@ from storage.results_relations import comparisons, relate, relate_win_rates
 from storage.results_tables import Home, list_home, load_tables, store_table
 
 RESULTS = "results.duckdb"
-RESULTS_VERSION = 2  # rises with every change of a relation's columns; an older snapshot has to be published again
+RESULTS_VERSION = 3  # rises with every change of a relation's columns; an older snapshot has to be published again
 Statistics = Callable[[pa.Table], Mapping[str, pa.Table]]
 _READING = {
     duckdb.StatementType.SELECT,
@@ -110,8 +110,8 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int:
     return int(connection.execute("FROM published").fetchall()[0][0])
 
 
-def run_query(home: Path, sql: str) -> pa.Table:
-    """Run one reading statement on the published snapshot and return its rows.
+def run_query(home: Path, sql: str, values: Mapping[str, Any] | None = None) -> pa.Table:
+    """Run one reading statement on the published snapshot and return its rows; `values` are what it names as $parameters.
 
     Raises UnusableInput on a missing database, an SQL error, several statements, or a statement that is not a question.
     """
@@ -125,29 +125,13 @@ def run_query(home: Path, sql: str) -> pa.Table:
                     f"expected a question (SELECT, SHOW, DESCRIBE), found {statements[0].type.name}: {RESULTS} is a read-only "
                     "snapshot of the Parquet artifacts; change those by running a stage and publish again"
                 )
-            relation = connection.sql(sql)
+            relation = connection.sql(sql, params=dict(values)) if values else connection.sql(sql)
             return pa.table({}) if relation is None else relation.to_arrow_table()
         except duckdb.Error as error:
             raise UnusableInput(
                 f"expected SQL that DuckDB can run, found {_first_line(error)}; "
                 "`SHOW TABLES` lists the tables, `DESCRIBE name` their columns"
             ) from error
-
-
-def list_queries() -> dict[str, str]:
-    """Names of the stored queries, each with the question that its first line asks."""
-    folder = resources.files("storage") / "queries"
-    names = sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return {name: read_query(name).splitlines()[0].removeprefix("--").strip() for name in names}
-
-
-def read_query(name: str) -> str:
-    """The SQL of a stored query; raises UnusableInput naming the stored ones when there is none of that name."""
-    folder = resources.files("storage") / "queries"
-    known = sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    if name not in known:
-        raise UnusableInput(f"expected the name of a stored query ({', '.join(known)}), found {name!r}")
-    return (folder / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from storage import schemas
 from storage.artifact import STAGES, Artifact, hash_of, list_artifacts, list_incomplete
 from storage.errors import BrokenArtifact
+from storage.registry import read_registry
+from storage.results_records import CHAMPIONS, MADE_BY, registry_table, run_tables
 
 TABLES = {
     "preferences": schemas.PREFERENCES,
@@ -81,6 +83,8 @@ ARTIFACTS = pa.schema(
         ("digest", pa.string()),
         ("created_at", pa.string()),
         ("git_commit", pa.string()),
+        ("bytes", pa.int64()),  # of all its files
+        ("rows", pa.int64()),  # of its Parquet files
         ("counts", pa.string()),  # JSON
         ("settings", pa.string()),  # JSON
         ("info", pa.string()),  # JSON
@@ -88,7 +92,6 @@ ARTIFACTS = pa.schema(
 )
 LINEAGE = pa.schema([(n, pa.string()) for n in ("child_stage", "child", "parent_name", "parent_stage", "parent")])
 COUNTS = pa.schema([("stage", pa.string()), ("fingerprint", pa.string()), ("name", pa.string()), ("value", pa.int64())])
-RUNS = pa.schema([(n, pa.string()) for n in ("run_id", "state", "git_commit", "record")])
 
 
 class Home(NamedTuple):
@@ -97,14 +100,15 @@ class Home(NamedTuple):
     artifacts: list[Artifact]
     incomplete: list[tuple[str, str]]  # stage and folder name
     runs: list[tuple[Path, int]]  # record and the time of its last change, nanoseconds
+    registry: list[dict[str, Any]]  # entries, oldest first
 
 
 def list_home(home: Path) -> Home:
-    """Every artifact, complete or not, and every run record; two equal listings mean nothing happened in between."""
+    """Artifacts, complete or not, records of runs, entries of the registry; two equal listings mean nothing happened between."""
     artifacts = [artifact for stage in STAGES for artifact in list_artifacts(home, stage)]
     incomplete = [(stage, path.name) for stage in STAGES for path in list_incomplete(home, stage)]
     runs = [(path, path.stat().st_mtime_ns) for path in sorted((home / "runs").glob("*.json"))]
-    return Home(artifacts, incomplete, runs)
+    return Home(artifacts, incomplete, runs, read_registry(home))
 
 
 def load_tables(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
@@ -122,7 +126,11 @@ def load_tables(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     store_table(connection, "artifacts", pa.Table.from_pylist(list(_artifact_rows(home)), ARTIFACTS))
     store_table(connection, "lineage", pa.Table.from_pylist(list(_lineage_rows(home)), LINEAGE))
     store_table(connection, "counts", pa.Table.from_pylist(list(_count_rows(home)), COUNTS))
-    store_table(connection, "runs", pa.Table.from_pylist([_run(path) for path, _ in home.runs], RUNS))
+    for name, table in run_tables([path for path, _ in home.runs]).items():
+        store_table(connection, name, table)
+    store_table(connection, "registry", registry_table(home.registry))
+    connection.execute(CHAMPIONS)
+    connection.execute(MADE_BY)
 
 
 def store_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
@@ -201,6 +209,8 @@ def _artifact_rows(home: Home) -> Iterator[dict[str, Any]]:
         manifest = artifact.manifest
         yield {name: manifest[name] for name in ("stage", "fingerprint", "version", "digest", "created_at", "git_commit")} | {
             "complete": True,
+            "bytes": sum(entry["bytes"] for entry in manifest["files"]),
+            "rows": sum(entry.get("rows", 0) for entry in manifest["files"]),
             **{name: json.dumps(manifest[name], sort_keys=True, ensure_ascii=False) for name in ("counts", "settings", "info")},
         }
     for stage, name in home.incomplete:
@@ -223,19 +233,6 @@ def _count_rows(home: Home) -> Iterator[dict[str, Any]]:
     for artifact in home.artifacts:
         for name, value in artifact.counts.items():
             yield {"stage": artifact.stage, "fingerprint": artifact.fingerprint, "name": name, "value": value}
-
-
-def _run(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BrokenArtifact(f"expected the JSON record of a run at {path}, found {error}; delete it") from error
-    return {
-        "run_id": str(record.get("run_id", path.stem)),
-        "state": record.get("state"),
-        "git_commit": record.get("git_commit", record.get("commit")),
-        "record": json.dumps(record, sort_keys=True, ensure_ascii=False),
-    }
 
 
 def sampling_of(settings: Mapping[str, Any]) -> str:

@@ -443,3 +443,26 @@ SENTINEL_LOOKS = pa.schema(  # one look of one judge at one frozen set; the test
         ("alarm", pa.bool_()),
     ]
 )
+REGISTRY = pa.schema(  # one entry of the registry: who is champion, and what was tried (storage/registry.py)
+    [
+        ("entry", pa.int64()),  # 1, 2, 3 ... without gaps
+        ("at", pa.string()),  # ISO 8601, UTC
+        (
+            "event",
+            pa.string(),
+        ),  # looked (at the confirmation set, before it is seen), promoted, rejected, rolled_back
+        ("policy_id", pa.string()),  # whom it is about: the challenger, or the champion that was rolled back
+        ("champion_id", pa.string()),  # champion after it; null = none
+        ("previous_champion_id", pa.string()),  # champion before it; the same where it changed nothing
+        ("by", pa.string()),  # retrain, command or approval
+        ("reason", pa.string()),  # a sentence
+        ("run_id", pa.string()),
+        ("prefect_run", pa.string()),
+        ("deployment", pa.string()),
+        ("comparison", pa.int64()),  # which look at the confirmation set, from 1; null = none was taken
+        ("level", pa.float64()),  # error level of that look; null = none was taken
+        ("cumulative_level", pa.float64()),  # of all looks up to here
+        ("evidence", pa.string()),  # JSON: every number of the decision; null = none
+        ("key", pa.string()),  # what must not be recorded twice
+    ]
+)

@@ -1,14 +1,14 @@
 """A home of small artifacts whose every number can be derived by hand, for tests of what is published from artifacts."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from storage import parquet, schemas
-from storage.artifact import Artifact, hash_of, list_artifacts, writing
+from storage.artifact import Artifact, canonical_json, hash_of, list_artifacts, writing
 
 WORDS = "storm port strike vote fire court bridge snow market train river school bank road mine dam".split()
 # (policy, revision, prompt number, order) -> score in [0, 1], or None for a verdict without a score
@@ -75,7 +75,14 @@ def put_prompts(home: Path, eval_set: str, domain: str, size: int, golds: int = 
 
 
 def put_policy(
-    home: Path, name: str, method: str, parents: Mapping[str, Artifact], *, seed: int | None = 0, **settings: Any
+    home: Path,
+    name: str,
+    method: str,
+    parents: Mapping[str, Artifact],
+    *,
+    seed: int | None = 0,
+    counts: Mapping[str, int] | None = None,
+    **settings: Any,
 ) -> Artifact:
     """A policy whose training log falls from 1 in ten logged steps."""
     values = {"loss": lambda s: 1 / (1 + s), "learning_rate": lambda s: 1e-4 * (1 - s / 10), "grad_norm": lambda s: 1.0}
@@ -89,6 +96,7 @@ def put_policy(
         settings={"method": "hub"} if method == "hub" else described,
         parents=parents,
         info={"name": name},
+        counts=counts,
     )
 
 
@@ -130,9 +138,10 @@ def put_games(
     *,
     judge: str = "rule",
     opponents: Artifact | None = None,
+    cost: float | None = None,
     **settings: Any,
 ) -> Artifact:
-    """Every completion against every gold, or against the opponents' text of revision 0, in both orders."""
+    """Every completion against every gold, or against the opponents' text of revision 0, in both orders; `cost` of each game."""
     policies = {p.fingerprint: p.info["name"] for p in _policies(home)}
     golds = {p["prompt_id"]: [f"gold:{i}" for i in range(len(p["gold"]))] for p in prompts.rows()}
     if opponents is not None:
@@ -143,7 +152,7 @@ def put_games(
         for opponent in golds[completion["prompt_id"]]:
             for order in ("as_is", "swapped"):
                 value = score(policies[completion["policy_id"]], completion["revision_index"], number, order)
-                rows.append(_game(completion, opponent, order, value, judge))
+                rows.append(_game(completion, opponent, order, value, judge) | {"cost": cost})
     parents = {"completions": completions, "prompts:0": prompts} | ({"opponents": opponents} if opponents else {})
     return put(
         home,
@@ -175,7 +184,6 @@ def _game(completion: Mapping[str, Any], opponent: str, order: str, score: float
         "model_answered": None,
         "prompt_tokens": 10,
         "completion_tokens": 2,
-        "cost": None,
         "seconds": 0.01,
     }
 
@@ -200,9 +208,7 @@ def make_home(home: Path, *, size: int = 20, revisions: int = 3) -> Path:
         prompts = put_prompts(home, eval_set, domain, size)
         for policy in policies:
             put_games(home, put_completions(home, policy, prompts, revisions), prompts, graded)
-    parquet.write_json(
-        _made(home / "runs") / "run-1.json", {"run_id": "run-1", "state": "completed", "git_commit": "abc", "stages": []}
-    )
+    put_run(home, "run-1", git_commit="abc")
     return home
 
 
@@ -271,6 +277,29 @@ def put_equal_compute(home: Path) -> None:
     ]
     parts = {"matches": ([key | match], schemas.EQUAL_COMPUTE_MATCHES), "curve": (curve, schemas.EQUAL_COMPUTE)}
     put(home, "equal_compute", parts, parents={"policy": srpo})
+
+
+def put_run(home: Path, run_id: str, artifacts: Sequence[Artifact] = (), **facts: Any) -> None:
+    """The record of a run that used `artifacts`; `facts` are put over a completed run that nobody's deployment started."""
+    stages = [{"stage": a.stage, "fingerprint": a.fingerprint, "digest": a.digest} for a in artifacts]
+    record = {"run_id": run_id, "state": "completed", "git_commit": "", "settings": {"name": "demo"}, "stages": stages} | facts
+    parquet.write_json(_made(home / "runs") / f"{run_id}.json", record)
+
+
+def put_registry(home: Path, *entries: Mapping[str, Any]) -> None:
+    """The registry's record, with each entry numbered and its champions worked out from its event."""
+    lines, champion = [], None
+    for number, entry in enumerate(entries, start=1):
+        after = {"promoted": entry["policy_id"], "rolled_back": entry.get("champion_id")}.get(entry["event"], champion)
+        own = {"entry": number, "key": str(number), "champion_id": after, "previous_champion_id": champion}
+        lines.append(canonical_json(dict.fromkeys(schemas.REGISTRY.names) | {"cumulative_level": 0.0} | dict(entry) | own))
+        champion = after
+    (_made(home / "registry") / "entries.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def date_artifact(artifact: Artifact, created_at: str) -> None:
+    """Set when an artifact was completed, for answers that depend on it."""
+    parquet.write_json(artifact.path / "manifest.json", artifact.manifest | {"created_at": created_at})
 
 
 def _made(folder: Path) -> Path:

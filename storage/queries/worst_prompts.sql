@@ -1,6 +1,8 @@
 -- On which prompts does each method's last revision lose most clearly, and what did it write?
+-- parameter: eval_set = any verdicts.eval_set, of which evaluation set; without it of each
+-- parameter: limit = 5, how many prompts of each policy and evaluation set
 WITH last AS (
-    SELECT * FROM verdicts WHERE score IS NOT NULL
+    SELECT * FROM verdicts WHERE score IS NOT NULL AND ($eval_set IS NULL OR eval_set = $eval_set)
     QUALIFY revision_index = max(revision_index) OVER (
         PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling)
 ), by_prompt AS (
@@ -14,5 +16,5 @@ SELECT method, eval_set, opponent, opponent_revision_index, judge, temperature, 
 FROM by_prompt
 QUALIFY row_number() OVER (
     PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling
-    ORDER BY score, prompt_id) <= 5
+    ORDER BY score, prompt_id) <= $limit
 ORDER BY method, policy_id, eval_set, opponent, opponent_revision_index, judge, temperature, sampling, score, prompt_id

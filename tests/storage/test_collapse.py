@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from storage import schemas
-from storage.results_db import read_query, run_query
+from storage.stored_queries import ask_query
 from tasks.publishing import publish_results
 from tests.homes import message, put, put_policy, put_preferences
 
@@ -34,7 +34,7 @@ def measure(home: Path, *chains: list[str], reasons: dict[int, str] | None = Non
     parents = {"policy": policy, "prompts": asked}
     put(home, "completions", {"part": (rows, schemas.COMPLETIONS)}, settings={"temperature": 1.0}, parents=parents)
     publish_results(home)
-    return run_query(home, read_query("collapse")).to_pylist()
+    return ask_query(home, "collapse").to_pylist()
 
 
 def shares(found: list[dict[str, Any]], name: str) -> list[float | None]:

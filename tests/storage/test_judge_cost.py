@@ -6,8 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from storage.results_db import publish_snapshot, read_query, run_query
+from storage.results_db import publish_snapshot
 from storage.schemas import AUDIT_VERDICTS, GAMES, INJECTION_GAMES, KNOCKOUT_MATCHES, SENTINEL_VERDICTS
+from storage.stored_queries import ask_query
 from tests.homes import put, put_completions, put_policy, put_prompts
 
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     put(home, "audits", {"part": ([game("i1", "r5")], INJECTION_GAMES)}, settings={"kind": "injections"})
     put(home, "sentinel_looks", {"part": ([game("s1", "r6", look_index=0)], SENTINEL_VERDICTS)})
     publish_snapshot(home, _nothing)
-    return run_query(home, read_query("judge_cost")).to_pylist()
+    return ask_query(home, "judge_cost").to_pylist()
 
 
 def _nothing(comparisons: pa.Table) -> dict[str, pa.Table]:

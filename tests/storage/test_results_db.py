@@ -12,7 +12,7 @@ import pytest
 from storage import results_db, schemas
 from storage.artifact import list_artifacts
 from storage.errors import BrokenArtifact, UnusableInput
-from storage.results_db import list_queries, open_results, publish_snapshot, read_query, run_query
+from storage.results_db import open_results, publish_snapshot, run_query
 from tests.homes import (
     graded,
     make_home,
@@ -409,13 +409,3 @@ def test_the_plain_duckdb_library_reads_the_file_copied_anywhere(home, tmp_path)
     copy.write_bytes(results_db.results_path(home).read_bytes())
     with duckdb.connect(str(copy), read_only=True) as connection:
         assert connection.execute("SELECT count(*) > 0 FROM verdicts").fetchone() == (True,)
-
-
-def test_every_stored_query_opens_with_its_question_and_an_unknown_name_lists_them():
-    questions = list_queries()
-    assert {"win_rates", "revision_gain", "lineage_of_win_rate", "unscored_reasons", "judge_cost", "collapse"} <= set(questions)
-    assert all(question.endswith("?") and read_query(name).startswith("-- ") for name, question in questions.items())
-    with pytest.raises(UnusableInput, match="win_rates.*'nosuch'"):
-        read_query("nosuch")
-    with pytest.raises(UnusableInput):
-        read_query("../errors")
