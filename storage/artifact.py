@@ -7,6 +7,7 @@ same settings on other hardware gives another policy.
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from storage import parquet
 from storage.errors import BrokenArtifact, UnusableInput
 from storage.lease import lease
 from storage.schemas import SCHEMA_VERSION
+from storage.usage import mark_used
 
 MANIFEST = "manifest.json"
 KEYS = {"stage", "fingerprint", "digest", "settings", "parents", "files", "counts", "info", "created_at"}
@@ -118,6 +120,8 @@ def compute_fingerprint(stage: str, version: int, settings: Mapping[str, Any], p
 
 def open_artifact(path: Path) -> Artifact:
     """Open a complete artifact; raise UnusableInput when the folder has no manifest."""
+    if path.parent.name in STAGES and path.is_dir():
+        mark_used(path.parent.parent, path.parent.name, path.name)
     manifest = _read_manifest(path)
     if manifest is None:
         raise UnusableInput(f"expected a complete artifact (a folder with {MANIFEST}) at {path}, found none; run its stage first")
@@ -125,8 +129,13 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def find_artifact(home: Path, stage: str, fingerprint: str) -> Artifact | None:
-    """The complete artifact of that fingerprint, or None. Every listed file must be there in its listed size."""
+    """The complete artifact of that fingerprint, or None. Every listed file must be there in its listed size.
+
+    What was found is not deleted by others as long as this process lives.
+    """
     path = home / stage / fingerprint
+    if path.is_dir():
+        mark_used(home, stage, fingerprint)
     manifest = _read_manifest(path)
     if manifest is None:
         return None
@@ -208,7 +217,9 @@ def writing(
         "parents": {name: {"stage": p.stage, "fingerprint": p.fingerprint, "digest": p.digest} for name, p in parents.items()},
         "environment": environment(),
         "git_commit": git_commit(),
+        "prefect_run": os.environ.get("PREFECT__FLOW_RUN_ID"),  # set by the worker that started this process
     }
+    mark_used(home, stage, fingerprint)
     with lease(path):
         writer = ArtifactWriter(path, header)
         writer.artifact = find_artifact(home, stage, fingerprint)
@@ -228,13 +239,13 @@ def _file_entry(folder: Path, file: Path) -> dict[str, Any]:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     file = path / MANIFEST
-    if not file.exists():
-        return None
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or not manifest.keys() >= KEYS:
             raise ValueError("one without all its keys")
         return manifest
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, OSError) as error:
         raise BrokenArtifact(f"expected a JSON manifest at {file}, found {error}; delete {path} and run again") from error
 

@@ -1,7 +1,8 @@
 """Anything in a home by its id: an artifact, a policy, a run, a text, a verdict, a pair or a prompt, with where it comes from.
 
-Artifacts and runs are found on disk, so that they can be looked at while a pipeline is at work; the rest in the published
-`results.duckdb`, and a judge's reply in the reply ledger.
+`champion` is the id of whoever is champion, `registry/N` that of an entry of the registry. Artifacts, runs and entries are found
+on disk, so that they can be looked at while a pipeline is at work; the rest in the published `results.duckdb`, and a judge's
+reply in the reply ledger.
 """
 
 import json
@@ -13,12 +14,16 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from storage.artifact import MANIFEST, STAGES, Artifact
+from storage.artifact import STAGES
 from storage.errors import UnusableInput
+from storage.names import read_manifest
+from storage.pins import read_pins
+from storage.registry import champion, read_registry
 from storage.reply_ledger import find_reply
 from storage.results_db import open_results, results_path
-from storage.runs import read_run
+from storage.runs import read_run, read_runs
 
+CHAMPION = "champion"
 SHORTEST_ID = 4  # characters; less would match by accident
 # table -> what its rows are called, and the column of their ids
 _TABLES = {
@@ -82,7 +87,27 @@ class Record(NamedTuple):
 
 def find_record(home: Path, text: str) -> Record:
     """The one thing whose id is `text` or begins with it. Raises UnusableInput when there is none or several."""
+    kind, name = locate(home, text)
+    if kind == "artifact":
+        return _artifact_record(home, name)
+    if kind == "run":
+        return Record("run", name, read_run(home, name), [])
+    if kind == "registry entry":
+        entries = {str(entry["entry"]): entry for entry in read_registry(home)}
+        return Record(kind, name, _readable(entries[name.split("/")[1]]), [])
+    return _row_record(home, kind, name)
+
+
+def locate(home: Path, text: str) -> tuple[str, str]:
+    """Kind and whole id of the one thing whose id is `text` or begins with it; of an artifact the id is stage/fingerprint.
+
+    Raises UnusableInput when there is none or several.
+    """
     wanted = text.strip().rstrip("/")
+    if wanted == CHAMPION:
+        return "artifact", f"policies/{_champion(home)}"
+    if wanted.startswith("registry/"):
+        return "registry entry", f"registry/{_entry_number(home, wanted)}"
     if len(wanted.split("/")[-1]) < SHORTEST_ID:
         raise UnusableInput(
             f"expected an id or at least its first {SHORTEST_ID} characters, found {text!r}; `srpo ls` lists artifacts"
@@ -96,12 +121,39 @@ def find_record(home: Path, text: str) -> Record:
         raise UnusableInput(
             f"expected one thing with the id {text!r} in {home}, found {names}; `srpo ls` lists artifacts{published}"
         )
-    kind, name = found[0]
+    return found[0]
+
+
+def artifacts_named(home: Path, text: str) -> list[str]:
+    """The artifact that an id names, or all that a run used, as stage/fingerprint. Raises UnusableInput for anything else."""
+    kind, name = locate(home, text)
     if kind == "artifact":
-        return _artifact_record(home, name)
-    if kind == "run":
-        return Record("run", name, read_run(home, name), [])
-    return _row_record(home, kind, name)
+        return [name]
+    if kind != "run":
+        raise UnusableInput(f"expected an artifact, a policy or a run, found the {kind} {name}; `srpo ls` lists artifacts")
+    return [f"{stage['stage']}/{stage['fingerprint']}" for stage in read_run(home, name)["stages"]]
+
+
+def _champion(home: Path) -> str:
+    found = champion(home)
+    if found is None:
+        raise UnusableInput(f"expected a champion in the registry of {home}, found none; `srpo promote` makes one")
+    return found
+
+
+def _entry_number(home: Path, wanted: str) -> str:
+    numbers = [str(entry["entry"]) for entry in read_registry(home)]
+    number = wanted.removeprefix("registry/")
+    if number not in numbers:
+        raise UnusableInput(
+            f"expected the number of an entry of the registry (1 to {len(numbers)}), found {number!r}; correct it"
+        )
+    return number
+
+
+def _readable(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with its evidence as values instead of JSON text."""
+    return entry | ({"evidence": json.loads(entry["evidence"])} if entry["evidence"] else {})
 
 
 def _artifact_names(home: Path, wanted: str) -> Iterator[tuple[str, str]]:
@@ -157,8 +209,21 @@ def _artifact_record(home: Path, name: str) -> Record:
         key: manifest[key]
         for key in ("created_at", "counts", "settings", "info", "digest", "version", "git_commit", "environment")
     }
+    values |= _standing(home, name) | {"prefect_run": manifest.get("prefect_run")}
     values["files"] = [{key: entry.get(key) for key in ("name", "rows", "bytes")} for entry in manifest["files"]]
     return Record("artifact", name, values, lineage_of(home, stage, fingerprint))
+
+
+def _standing(home: Path, name: str) -> dict[str, Any]:
+    """Who vouches for an artifact: its pin, the runs that used it, and what the registry says of it as a policy."""
+    used = [run["run_id"] for run in read_runs(home) if name in {f"{one['stage']}/{one['fingerprint']}" for one in run["stages"]}]
+    standing: dict[str, Any] = {"pinned": read_pins(home).get(name), "used_by_runs": used}
+    if name.startswith("policies/"):
+        about = [entry for entry in read_registry(home) if f"policies/{entry['policy_id']}" == name]
+        keys = ("entry", "at", "event", "by", "reason")
+        standing["champion"] = f"policies/{champion(home)}" == name
+        standing["registry"] = [{key: entry[key] for key in keys} for entry in about]
+    return standing
 
 
 def _row_record(home: Path, kind: str, name: str) -> Record:
@@ -195,25 +260,3 @@ def lineage_of(home: Path, stage: str, fingerprint: str, depth: int = 1) -> list
                 seen.add((line["stage"], line["fingerprint"]))
                 lines.append(line)
     return lines
-
-
-def read_manifest(home: Path, stage: str, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest of an artifact, or None while it is not complete."""
-    file = home / stage / fingerprint / MANIFEST
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def name_artifact(artifact: Artifact) -> str:
-    """What a person calls it: completions by policy and evaluation set, games by these and their judge; empty without a name."""
-    home = artifact.path.parent.parent
-
-    def of(role: str) -> str:
-        parent = artifact.manifest["parents"].get(role, {"stage": "", "fingerprint": ""})
-        manifest = read_manifest(home, parent["stage"], parent["fingerprint"])
-        return name_artifact(Artifact(home / parent["stage"] / parent["fingerprint"], manifest)) if manifest else "?"
-
-    if artifact.stage == "completions":
-        return f"{of('policy')} on {of('prompts')}"
-    if artifact.stage == "games":
-        return f"{of('completions')} by {artifact.info.get('judge')}"
-    return str(artifact.info.get("name") or artifact.settings.get("name") or artifact.settings.get("domain") or "")

@@ -80,6 +80,14 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], numeric:
     Console().print(table)
 
 
+def sized(num_bytes: float) -> str:
+    """Bytes as people read them: 950 B, 1.2 MB."""
+    units = ["B", "kB", "MB", "GB"]
+    while num_bytes >= 1000 and units[1:]:
+        num_bytes, units = num_bytes / 1000, units[1:]
+    return f"{num_bytes:.0f} B" if units[0] == "B" else f"{num_bytes:.1f} {units[0]}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"

@@ -4,14 +4,6 @@ Such a model says nothing sensible; what is shown is that requests and replies p
 `response_format` is noticed, and that replies without a label are unscored with a reason instead of counted as losses.
 """
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +15,7 @@ from storage.reply_ledger import find_reply
 from storage.schemas import GAMES
 from tasks.judging import judge_completions
 from tests.tasks.judged_texts import WORDS, write_completions, write_prompts
+from tests.transformers_server import serving
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
@@ -52,43 +45,10 @@ def _save_small_model(folder: Path) -> None:
 @pytest.fixture
 def served_model(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The URL of a running server, and the folder of the model it serves."""
-    command = Path(sys.executable).parent / "transformers"
-    if not command.exists() and shutil.which("transformers") is None:
-        pytest.skip("the transformers command is not installed")
-    pytest.importorskip("uvicorn", reason="transformers serve needs uvicorn")
     model = tmp_path / "model"
     _save_small_model(model)
-    (tmp_path / "cache" / "hub").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = (tmp_path / "serve.log").open("w")
-    arguments = [str(command), "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    server = subprocess.Popen(arguments, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        _wait_until_healthy(f"http://127.0.0.1:{port}/health", server, tmp_path / "serve.log")
-        yield f"http://127.0.0.1:{port}/v1", model
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
-
-
-def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-2000:]
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(f"transformers serve did not answer at {url}:\n{log.read_text()[-2000:]}")
+    with serving(str(model), tmp_path, tmp_path) as url:
+        yield url, model
 
 
 def test_label_less_replies_of_a_served_model_are_unscored_with_a_reason(tmp_path: Path, served_model: tuple[str, Path]) -> None:
