@@ -93,10 +93,13 @@ def line_chart(
     return _inline(stream.getvalue(), title)
 
 
-def standalone(svg: str) -> str:
-    """An inline chart as a document of its own, on white: in an `<img>` it sees neither the page's fonts nor its colours."""
+def standalone(svg: str, width: int = 560) -> str:
+    """An inline chart as a document of its own, on white: in an `<img>` it sees neither the page's fonts nor its colours.
+
+    `width` in pixels.
+    """
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    look = 'style="background: #ffffff; color: #222222; font-family: sans-serif" width="560"'
+    look = f'style="background: #ffffff; color: #222222; font-family: sans-serif" width="{width}"'
     return svg.replace("<svg ", f"<svg {names} {look} ", 1)
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -46,6 +46,27 @@ class SourceRow(NamedTuple):
         return text.encode("utf-8", "replace").decode("utf-8")
 
 
+class Place:
+    """How far the reading of a file has come: bytes of a text file as it lies there, rows of a Parquet file."""
+
+    def __init__(self) -> None:
+        """Nothing was opened yet."""
+        self.total, self.unit = 0, "rows"
+        self._done: Callable[[], int] = int
+
+    def watch(self, done: Callable[[], int], total: int, unit: str) -> None:
+        """Follow a file that was just opened."""
+        self._done, self.total, self.unit = done, total, unit
+
+    @property
+    def done(self) -> int:
+        """Bytes or rows so far; all of them once the file is closed."""
+        try:
+            return self._done()
+        except ValueError:  # what a closed file says
+            return self.total
+
+
 def format_suffix(path: Path) -> str | None:
     """The suffix that says how to read the file, below a compression suffix; None when it is not a known one."""
     suffixes = [s.lower() for s in path.suffixes]
@@ -54,36 +75,41 @@ def format_suffix(path: Path) -> str | None:
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
 
 
-def read_rows(path: Path) -> Iterator[SourceRow]:
-    """Yield the rows of one file in order, in flat memory. Raises InputError when the file as a whole cannot be read."""
+def read_rows(path: Path, place: Place | None = None) -> Iterator[SourceRow]:
+    """Yield the rows of one file in order, in flat memory; `place` is kept at where the reading is.
+
+    Raises InputError when the file as a whole cannot be read.
+    """
+    place = place or Place()
     suffix = format_suffix(path)
     if suffix is None:
         known = ", ".join(FORMATS)
         raise InputError(f"expected a file ending in {known} (or .gz, .zst of the text ones), found {path}; convert or rename it")
     try:
         if suffix == ".parquet":
-            yield from _read_parquet(path)
+            yield from _read_parquet(path, place)
         else:
-            with _open_bytes(path) as stream:
+            with path.open("rb") as file, _unpack(file, path) as stream:
+                place.watch(file.tell, path.stat().st_size, "bytes")
                 yield from _read_delimited(stream, path, suffix) if suffix in (".csv", ".tsv") else _read_json(stream, path)
     except _UNREADABLE as error:
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"expected a readable {suffix} file at {path}, found: {reason}; repair the file") from error
 
 
-def _open_bytes(path: Path) -> BinaryIO:
+def _unpack(file: BinaryIO, path: Path) -> BinaryIO:
     if path.suffix.lower() == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BinaryIO, gzip.open(file, "rb"))
     if path.suffix.lower() == ".zst":
-        return cast(BinaryIO, io.BufferedReader(_ZstdStream(path), CHUNK_BYTES))
-    return path.open("rb")
+        return cast(BinaryIO, io.BufferedReader(_ZstdStream(file), CHUNK_BYTES))
+    return file
 
 
 class _ZstdStream(io.RawIOBase):
     """Bytes of a .zst file; unlike the library's own reader it raises EOFError where the file is cut off."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._frame = zstandard.ZstdDecompressor().decompressobj()
         self._ready = b""
 
@@ -236,10 +262,11 @@ def _delimited_row(line: int, header: list[str], values: list[str]) -> SourceRow
     return SourceRow(line, dict(zip(header, values, strict=True)), raw)
 
 
-def _read_parquet(path: Path) -> Iterator[SourceRow]:
+def _read_parquet(path: Path, place: Place) -> Iterator[SourceRow]:
     number = 0
     # the defaults hold a whole row group, which in public files can be the whole file
     with pq.ParquetFile(path, buffer_size=CHUNK_BYTES, pre_buffer=False) as file:
+        place.watch(lambda: number, file.metadata.num_rows, "rows")
         for batch in file.iter_batches(PARQUET_BATCH_ROWS):
             for row in batch.to_pylist():
                 number += 1

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srpo_core.data.row_readers import FORMATS, SourceRow, format_suffix, read_rows
-from srpo_core.errors import InputError
+from srpo_core.data.row_readers import FORMATS, Place, SourceRow, format_suffix, read_rows
+from srpo_core.errors import HubIsDown, InputError, is_network_fault
 
 HUB_PREFIX = "hub:"
 _HUB = re.compile(
@@ -43,9 +43,9 @@ class FileSource:
         """Where it lies, the same however the path to it was written."""
         return str(self.path.resolve())
 
-    def rows(self) -> Iterator[SourceRow]:
-        """Stream its rows."""
-        return read_rows(self.path)
+    def rows(self, place: Place | None = None) -> Iterator[SourceRow]:
+        """Stream its rows; `place` says how far."""
+        return read_rows(self.path, place)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -74,12 +74,15 @@ class HubSource:
         """Data set, commit, configuration and split."""
         return {"dataset": self.dataset, "commit": self.commit, "config": self.config, "split": self.split}
 
-    def rows(self) -> Iterator[SourceRow]:
-        """Stream its rows. Raises InputError when the hub refuses or cannot be reached."""
+    def rows(self, place: Place | None = None) -> Iterator[SourceRow]:
+        """Stream its rows; `place` says how far. Raises InputError when the hub refuses or cannot be reached."""
+        number = 0
         try:
             import datasets
 
             stream = datasets.load_dataset(self.dataset, self.config, split=self.split, revision=self.commit, streaming=True)
+            if place is not None:
+                place.watch(lambda: number, _known_rows(stream, self.split), "rows")
             for number, row in enumerate(stream, start=1):
                 yield SourceRow(number, dict(row), "")
         except Exception as error:  # `datasets` lets the errors of a dozen libraries through
@@ -88,6 +91,12 @@ class HubSource:
     def __str__(self) -> str:
         config = f":{self.config}" if self.config else ""
         return f"{HUB_PREFIX}{self.dataset}@{self.commit}{config}/{self.split}"
+
+
+def _known_rows(stream: Any, split: str) -> int:
+    """How many rows a split has, where its data set says so; 0 = nobody knows."""
+    splits = getattr(getattr(stream, "info", None), "splits", None) or {}
+    return getattr(splits.get(split), "num_examples", None) or 0
 
 
 Source = FileSource | HubSource
@@ -137,7 +146,8 @@ def _ask_hub_for_commit(name: str, dataset: str, revision: str | None) -> str:
 
 def _hub_refusal(name: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-    return InputError(
+    kind = HubIsDown if is_network_fault(error) else InputError
+    return kind(
         f"expected to read {name} from the hub, found: {reason}; check the name and the connection, or give a local file instead"
     )
 

@@ -143,6 +143,11 @@ def resolve_base_url(settings: ApiJudgeSettings) -> str:
     return (settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
 
 
+def secret_block(variable: str) -> str:
+    """The Prefect Secret block that stands in for an environment variable: openai-api-key for OPENAI_API_KEY."""
+    return variable.lower().replace("_", "-")
+
+
 def read_api_key(settings: ApiJudgeSettings) -> str:
     """The key from the environment; a server on this machine needs none. Raises InputError when it is missing."""
     key = os.environ.get(settings.api_key_variable)
@@ -153,6 +158,7 @@ def read_api_key(settings: ApiJudgeSettings) -> str:
     if host in ("localhost", "::1") or host.startswith("127."):
         return "none"
     raise InputError(
-        f"expected an API key for {base_url} in the environment variable {settings.api_key_variable}, found none; "
-        "set it, or name another variable in judge.api_key_variable"
+        f"expected an API key for {base_url} in the environment variable {settings.api_key_variable}, found none; set it, or "
+        f"under Prefect keep the key in the Secret block {secret_block(settings.api_key_variable)}, or name another variable in "
+        "judge.api_key_variable"
     )

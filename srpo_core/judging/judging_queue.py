@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from srpo_core.errors import WorkFailed
+from srpo_core.errors import JudgeIsDown
 from srpo_core.judging.judges import Games, Judge, JudgeGame, Verdict, is_failed_call, is_server_fault
 
 PATIENCE = 20  # failed calls in a row after which the judge counts as down
@@ -17,24 +17,32 @@ LOG_SECONDS = 5.0
 logger = logging.getLogger("srpo.judge")
 
 Keep = Callable[[JudgeGame, Verdict], None]
+Report = Callable[[int, int], None]  # (games decided, games in all), every LOG_SECONDS and at the end
 
 
 async def ask_judge(
-    judge: Judge, games: Games, keep: Keep, *, max_concurrency: int, answered_before: int = 0, has_answered: bool = False
+    judge: Judge,
+    games: Games,
+    keep: Keep,
+    *,
+    max_concurrency: int,
+    answered_before: int = 0,
+    has_answered: bool = False,
+    report: Report | None = None,
 ) -> None:
     """Decide `games`, read one by one as they are needed, and hand each verdict to `keep` at once.
 
     `answered_before` counts replies of earlier attempts at the same work; a judge that `has_answered` just now needs no first
-    request by itself. Raises WorkFailed when the judge cannot be reached,
-    goes down, or answers nothing; what was handed on by then stays handed on.
+    request by itself; `report` is told how far it is, none = a line in the log. Raises WorkFailed when the judge cannot be
+    reached, goes down, or answers nothing; what was handed on by then stays handed on.
     """
     if len(games):
-        await _Queue(judge, games, keep, answered_before).run(max_concurrency, has_answered)
+        await _Queue(judge, games, keep, answered_before, report).run(max_concurrency, has_answered)
 
 
-def judge_is_down(judge: Judge, found: str) -> WorkFailed:
+def judge_is_down(judge: Judge, found: str) -> JudgeIsDown:
     """The sentence for a judge that does not answer."""
-    return WorkFailed(
+    return JudgeIsDown(
         f"expected a judge at {judge.address}, found {found} ({judge.last_fault}); "
         "start the server or correct judge.base_url and run again: stored replies are not asked for twice"
     )
@@ -43,7 +51,7 @@ def judge_is_down(judge: Judge, found: str) -> WorkFailed:
 class _Queue:
     """The state the concurrent askers share; all of them run in one event loop."""
 
-    def __init__(self, judge: Judge, games: Games, keep: Keep, answered_before: int) -> None:
+    def __init__(self, judge: Judge, games: Games, keep: Keep, answered_before: int, report: Report | None) -> None:
         self._judge = judge
         self._waiting = iter(games)
         self._keep = keep
@@ -53,6 +61,7 @@ class _Queue:
         self._faults_in_a_row = 0
         self._failure: Exception | None = None
         self._started = time.monotonic()
+        self._report = report or self._log
 
     async def run(self, max_concurrency: int, has_answered: bool) -> None:
         """Ask everything, or raise the failure that ended it once the requests in flight have come back."""
@@ -60,7 +69,7 @@ class _Queue:
             await self._ask_next()
         if self._failure is None and self._faults_in_a_row and "APIConnectionError" in self._judge.last_fault:
             raise judge_is_down(self._judge, "no connection")
-        ticker = asyncio.create_task(self._log_progress())
+        ticker = asyncio.create_task(self._report_on())
         try:
             await asyncio.gather(*(self._work() for _ in range(min(max_concurrency, self._total))))
         finally:
@@ -69,7 +78,7 @@ class _Queue:
             raise self._failure
         if self._answered == 0 and self._faults_in_a_row == self._total:
             raise judge_is_down(self._judge, f"no reply to any of {self._total} games")
-        self._log()
+        self._report(self._done, self._total)
 
     async def _work(self) -> None:
         while self._failure is None and await self._ask_next():
@@ -93,12 +102,12 @@ class _Queue:
             self._failure = self._failure or judge_is_down(self._judge, f"{PATIENCE} failed calls in a row")
         return True
 
-    async def _log_progress(self) -> None:
+    async def _report_on(self) -> None:
         while True:
             await asyncio.sleep(LOG_SECONDS)
-            self._log()
+            self._report(self._done, self._total)
 
-    def _log(self) -> None:
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        left = round((self._total - self._done) / rate) if rate else 0
-        logger.info("judged %d of %d games (%.1f/s, %d:%02d left)", self._done, self._total, rate, left // 60, left % 60)
+    def _log(self, done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        left = round((total - done) / rate) if rate else 0
+        logger.info("judged %d of %d games (%.1f/s, %d:%02d left)", done, total, rate, left // 60, left % 60)

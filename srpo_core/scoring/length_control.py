@@ -7,11 +7,10 @@ refused where equal lengths would be an extrapolation or the games are too few, 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from srpo_core.errors import WorkFailed
 from srpo_core.scoring.resampling import cluster_draws
@@ -81,8 +80,8 @@ def length_controlled_win_rate(
     rate = float(fit.rates[0])
     rates = _resampled_rates(games, cluster_draws(num_clusters, num_resamples, seed), fit.coefficients[0])
     error = float(rates.std(ddof=1))
-    half = t_quantile(confidence, num_clusters - 1) * float(logit(rates).std(ddof=1))
-    return LengthControlled(n, ratio, rate, error, float(expit(logit(rate) - half)), float(expit(logit(rate) + half)), None)
+    half = t_quantile(confidence, num_clusters - 1) * float(_logit(rates).std(ddof=1))
+    return LengthControlled(n, ratio, rate, error, float(_expit(_logit(rate) - half)), float(_expit(_logit(rate) + half)), None)
 
 
 def predict_length_controlled(difficulty: ArrayLike, weight_difficulty: float, constant: float) -> float:
@@ -90,7 +89,7 @@ def predict_length_controlled(difficulty: ArrayLike, weight_difficulty: float, c
 
     `difficulty` (P,) is its instruction_difficulty; `constant` its weight of not_gamed_baseline. The length term is zero.
     """
-    return float(expit(weight_difficulty * np.asarray(difficulty, dtype=np.float64) + constant).mean())
+    return float(_expit(weight_difficulty * np.asarray(difficulty, dtype=np.float64) + constant).mean())
 
 
 def fit_logistic(
@@ -132,7 +131,7 @@ class _Fits(NamedTuple):
 def _newton_step(fits: _Fits, coefficients: Floats) -> tuple[Floats, Floats]:
     """The full step (B, D), and twice what it would gain in log-likelihood were that quadratic (B,)."""
     x, scores, weights, ridge = fits
-    predicted = expit(np.einsum("bd,bdp->bp", coefficients, x))
+    predicted = _expit(np.einsum("bd,bdp->bp", coefficients, x))
     slope = np.einsum("bdp,bp->bd", x, weights * (scores - predicted)) - ridge * coefficients
     curvature = (x * (weights * predicted * (1 - predicted))[:, None, :]) @ x.transpose(0, 2, 1)
     step: Floats = np.linalg.solve(curvature + ridge * np.eye(x.shape[1]), slope[:, :, None])[:, :, 0]
@@ -161,7 +160,7 @@ def _fit(games: _Games, weights: Floats, start: Floats | float = 0.0) -> _Fit:
     features = np.stack([np.ones_like(weights), length_feature(games.difference, weights)], axis=1)
     others = np.broadcast_to(games.others, (len(weights), *games.others.shape))
     coefficients = fit_logistic(np.concatenate([features, others], axis=1), games.scores, weights, start=start)
-    predicted = expit(coefficients[:, :1] + coefficients[:, 2:] @ games.others)
+    predicted = _expit(coefficients[:, :1] + coefficients[:, 2:] @ games.others)
     return _Fit(coefficients, (weights * predicted).sum(axis=1) / weights.sum(axis=1))
 
 
@@ -234,3 +233,15 @@ def _reason_to_refuse(games: _Games, num_clusters: int) -> str | None:
             f"{(1 + CENTRAL) / 2:.0%} of them: a win rate at equal length would be an extrapolation"
         )
     return None
+
+
+def _expit(values: Any) -> Any:
+    from scipy.special import expit  # here, because importing it takes long, which every flow would pay
+
+    return expit(values)
+
+
+def _logit(values: Any) -> Any:
+    from scipy.special import logit
+
+    return logit(values)

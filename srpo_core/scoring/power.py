@@ -7,8 +7,6 @@ clear differences; both tails are taken as upper ones here.
 
 import math
 
-from scipy import optimize, stats
-
 from srpo_core.errors import InputError
 
 MOST_PROMPTS = 2**40  # beyond it the noncentral t has no digits left
@@ -46,6 +44,8 @@ def detectable_difference(n: int, standard_deviation: float, *, level: float = 0
     def lacking(effect: float) -> float:
         return achieved_power(n, effect, level=level) - power
 
+    from scipy import optimize  # here, because importing it takes half a second, which every flow would pay
+
     if lacking(0.0) >= 0:
         raise InputError(f"expected a power above the level of {level}, found {power}; .8 is usual")
     high = 1.0
@@ -56,6 +56,8 @@ def detectable_difference(n: int, standard_deviation: float, *, level: float = 0
 
 def achieved_power(n: int, effect: float, *, level: float = 0.05) -> float:
     """Probability that the two-sided t test at `level` on `n` prompts rejects, the true mean `effect` deviations away."""
+    from scipy import stats  # here, because importing it takes half a second, which every flow would pay
+
     quantile, shift = stats.t.ppf(1 - level / 2, n - 1), effect * math.sqrt(n)
     return float(stats.nct.sf(quantile, n - 1, shift) + stats.nct.sf(quantile, n - 1, -shift))
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 NO_SPREAD = 1e-12  # a standard error below this is rounding: 1/3 averaged three times is not exactly 1/3
@@ -108,7 +107,7 @@ def win_rate_interval(
     if n == 0:
         return Interval(0, *[float("nan")] * 4)
     if np.isnan(error) or error < NO_SPREAD:
-        normal = quantile or float(stats.norm.ppf((1 + confidence) / 2))
+        normal = quantile or float(_scipy_stats().norm.ppf((1 + confidence) / 2))
         return Interval(n, rate, error, *wilson_limits(rate, num_clusters, normal))
     quantile = quantile or t_quantile(confidence, num_clusters - 1)
     return Interval(n, rate, error, *wilson_limits(rate, rate * (1 - rate) / error**2, quantile))
@@ -181,7 +180,7 @@ def sign_test(differences: ArrayLike) -> float:
     """Two-sided exact sign test of `differences` (P,): NaN and zeros are left out; 1 when nothing is left."""
     values = np.asarray(differences, dtype=np.float64)
     wins, losses = int((values > NO_SPREAD).sum()), int((values < -NO_SPREAD).sum())
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return float(_scipy_stats().binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -196,7 +195,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 @lru_cache(maxsize=1024)
 def t_quantile(confidence: float, degrees: float) -> float:
     """The two-sided Student-t quantile."""
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(_scipy_stats().t.ppf((1 + confidence) / 2, degrees))
 
 
 def without_rounding(value: float) -> float:
@@ -237,3 +236,10 @@ def _scored(values: ArrayLike, clusters: Sequence[str] | NDArray[np.str_] | None
         raise ValueError(f"expected one cluster for each of {array.shape} values, found {names.shape}")
     kept = ~np.isnan(array)
     return array[kept], np.unique(names[kept], return_inverse=True)[1]
+
+
+def _scipy_stats() -> Any:
+    """The module, imported when a number is needed: it takes half a second, which every flow and command would pay."""
+    from scipy import stats
+
+    return stats

@@ -91,6 +91,7 @@ def _run(
     """Train; the trained weights."""
     steps = count_steps(job.settings, len(objective.groups), objective.examples_per_step)
     lines = ProgressLines(job.name, steps, "steps", enabled=accelerator.is_main_process)
+    read = "demonstrations_per_step" if isinstance(job, SftJob) else "pairs_per_step"
     if resources.trackers:
         _start_trackers(job, accelerator)
     module = train(
@@ -104,7 +105,7 @@ def _run(
         accelerator=accelerator,
         resources=resources,
         folder=Path(job.folder),
-        report=lambda done, _total, metrics: lines.show(done, metrics),
+        report=lambda done, _total, metrics: lines.show(done, metrics | {read: objective.examples_per_step}),
     )
     weights = gather_weights(accelerator, module)
     for tracker in accelerator.trackers:

@@ -16,13 +16,15 @@ from prefect.server.schemas.core import ConcurrencyLimitStrategy
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, is_valid_schema, validate
 
+from flows.forms import check_parameters
 from flows.presets import list_presets, load_preset
 from srpo_core.config import PipelineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
 DEPLOYMENTS = {one["name"]: one for one in CONFIG["deployments"]}
-STAGES = {"ingest", "ingest-prompts", "train-sft", "reference", "train", "generate", "judge", "publish"}
+STAGES = {"ingest", "ingest-prompts", "train-sft", "reference", "train", "generate", "judge", "equal-compute", "audit", "publish"}
+STAGES |= {"ask", "judge-on-device", "audit-on-device"}
 TRAINING = {"demo", "tldr", "chat", "weekly-retrain", "train", "train-sft"}
 each_deployment = pytest.mark.parametrize("name", DEPLOYMENTS)
 
@@ -62,7 +64,7 @@ def test_the_parameters_of_a_deployment_are_valid_in_the_form_and_in_the_flow(na
     assert set(parameters) <= set(schema["properties"])
     validate(parameters, schema, raise_on_error=True, ignore_required=True)
     if set(schema.get("required", [])) <= set(parameters):
-        flow.validate_parameters(parameters)
+        check_parameters(flow, parameters)
 
 
 @pytest.mark.parametrize(

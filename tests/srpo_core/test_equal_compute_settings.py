@@ -12,7 +12,7 @@ from srpo_core.errors import InputError
     [
         ({"num_samples": 1}, "setting num_samples in equal_compute"),
         ({"select": []}, "setting select in equal_compute"),
-        ({"select": ["judge", "judge"]}, "expected each selector once in select, found judge, judge"),
+        ({"select": ["judge", "judge"]}, r"\['judge', 'judge'\] has non-unique elements"),
         ({"select": ["reward_model"]}, "expected reward_model beside select reward_model alone, found no reward_model"),
         ({"reward_model": {"model": "m"}}, "found reward_model and select likelihood, judge"),
     ],

@@ -128,9 +128,7 @@ def test_a_limit_above_the_models_is_refused(folder: Path) -> None:
         load(folder, max_length=5000)
 
 
-def test_an_unknown_preset_or_a_folder_without_a_model_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a judge preset among"):
-        load(folder, preset="no")
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a tokenizer in"):
         load(tmp_path)
 
