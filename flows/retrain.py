@@ -1,49 +1,103 @@
-"""`retrain_on_new_data`: the end-to-end flow on a schedule, which leaves at once when no preference has come since last time."""
+"""`retrain_on_new_data`: the scheduled retraining in the Prefect UI; the order of its stages is in `flows/retraining.py`.
+
+It ends in one of three completed states: NothingNew, Promoted or Rejected, whose message gives the numbers. A person who must
+approve a promotion finds the run suspended, with the table and a form; no process and no device waits meanwhile.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from prefect import flow, runtime
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
 from prefect.states import Completed, State
+from pydantic import Field, ValidationError
 
-from flows.pipeline import locate_sources
-from flows.run import name_run, run_and_show
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
-from srpo_core.config import PipelineSettings
-from storage.artifact import Artifact
-from storage.runs import read_runs
-from tasks.preferences import ingest_preferences
+from flows.events import POLICY_PROMOTED, POLICY_REJECTED, announce
+from flows.forms import form
+from flows.retraining import Approval, Approve, Outcome, retrain
+from flows.run_tags import name_run, tag_run
+from flows.stage_artifacts import show_run
+from flows.stage_tasks import as_prefect_task, home_folder
+from srpo_core.config import RetrainSettings
+from tasks.promotion import Proposal, proposal_markdown
+
+STATE_NAMES = {"nothing_new": "NothingNew", "promoted": "Promoted", "rejected": "Rejected"}
 
 
-@flow(name="retrain", flow_run_name=name_run, persist_result=False)
-@fails_in_one_sentence
-def retrain_on_new_data(settings: PipelineSettings, home: str = "") -> str | State[Any]:
-    """Ingest the sources; where that gives other pairs than this deployment's last completed run had, run the pipeline on them.
+class ApprovalForm(RunInput):
+    """What a person says to a challenger that passed."""
 
-    Returns the run's id, or ends in the state NothingNew. Other settings than last time are a reason to run, too.
+    decision: Literal["promote", "reject"] = Field(title="Decision", description="reject keeps the present champion")
+    note: str = Field("", title="Why", description="kept in the registry")
+
+
+@form("retrain", name_run)
+def retrain_on_new_data(settings: RetrainSettings, home: str = "") -> State[Any]:
+    """Train a challenger when new pairs have come, and promote it when it is better for certain.
 
     Args:
-        settings: Data, model, training, revisions and judge; preferences.paths names where new pairs arrive.
+        settings: The pipeline that trains and evaluates, and when the result is promoted.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    tag_run(settings.pipeline)
     folder = home_folder(home)
-    sources = locate_sources(settings, folder, as_prefect_task)
-    preferences = as_prefect_task(ingest_preferences)(sources.preferences, folder)
-    last = last_run_of(folder, runtime.deployment.name)
-    if last is not None and is_same_work(last, settings, preferences):
-        message = f"the same {preferences.counts['pairs']} pairs and settings as in run {last['run_id']}: nothing to train"
-        return Completed(name="NothingNew", message=message)
-    return run_and_show(settings, folder)
+    outcome = retrain(
+        settings,
+        folder,
+        as_prefect_task,
+        approve=_ask(settings) if runtime.deployment.id else None,
+        prefect_run=str(runtime.flow_run.id),
+        deployment=runtime.deployment.name,
+    )
+    if outcome.entry is not None:
+        _show(outcome, folder)
+        _announce(outcome, folder)
+    return Completed(name=STATE_NAMES[outcome.event], message=outcome.message)
 
 
-def last_run_of(home: Path, deployment: str | None) -> dict[str, Any] | None:
-    """The record of a deployment's newest completed run; None = there is none."""
-    runs = [run for run in read_runs(home) if run.get("deployment") == deployment and run["state"] == "completed"]
-    return runs[-1] if runs else None
+def _ask(settings: RetrainSettings) -> Approve:
+    """How a person is asked: the run is suspended with the table and a form, and starts again from its top when it is resumed."""
+
+    def approve(proposal: Proposal, run_id: str) -> Approval:
+        text = proposal_markdown(proposal, "Promote this challenger?", {"run": run_id})
+        form_shown = ApprovalForm.with_initial_data(description=text)
+        waits = int(settings.promotion.approval_hours * 3600)
+        number = 1
+        while True:
+            try:
+                answer = suspend_flow_run(form_shown, timeout=waits, key=f"{proposal.standing.attempt}-{number}")
+                return Approval(answer.decision == "promote", answer.note)
+            except ValidationError:  # this run asked before, nobody answered in time, and a person has it tried again
+                number += 1
+
+    return approve
 
 
-def is_same_work(run: dict[str, Any], settings: PipelineSettings, preferences: Artifact) -> bool:
-    """Whether a run had these pairs and these settings; how its work was spread over processes does not matter."""
-    pairs = {stage["digest"] for stage in run["stages"] if stage["stage"] == "preferences"}
-    asked = settings.model_dump(mode="json")
-    return preferences.digest in pairs and {**run["settings"], "resources": None} == {**asked, "resources": None}
+def _show(outcome: Outcome, home: Path) -> None:
+    """The decision with all its numbers, and beside it the run's win rates; each with a history by its key."""
+    if outcome.proposal is not None and outcome.entry is not None:
+        text = proposal_markdown(outcome.proposal, STATE_NAMES[outcome.event], _facts(outcome.entry))
+        create_markdown_artifact(text, key="retraining", description=outcome.message)
+    show_run(home, str(outcome.run_id))
+
+
+def _facts(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the registry says of the decision."""
+    return {
+        "entry of the registry": entry["entry"],
+        "decided by": entry["by"],
+        "champion now": entry["champion_id"] or "none",
+        "error level spent by all looks": f"{entry['cumulative_level']:.4f}",
+        "by SQL": f"`SELECT * FROM registry WHERE entry = {entry['entry']}`",
+    }
+
+
+def _announce(outcome: Outcome, home: Path) -> None:
+    """Tell people's own automations."""
+    entry = outcome.entry or {}
+    name = POLICY_PROMOTED if outcome.event == "promoted" else POLICY_REJECTED
+    told = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason", "run_id", "cumulative_level")
+    payload = {column: entry[column] for column in told} | {"home": str(home)}
+    announce(name, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{home}:{entry['key']}")

@@ -1,0 +1,211 @@
+"""The order of the stages of a retraining, without Prefect: what is new, a challenger, two comparisons, one decision.
+
+    new pairs? ─no→ NothingNew
+        └yes→ challenger ─→ screening prompts ─fails→ rejected
+                                 └passes→ a look is entered in the registry ─→ confirmation prompts ─→ promoted or rejected
+
+Killed half-way and run again it goes on: stages skip what is complete, a look is taken once for the same attempt, and so is the
+decision. `flows/retrain.py` is the same in the Prefect UI.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.evaluation_sets import judge_sets
+from flows.pipeline import check_at_once, locate_sources
+from flows.recorded_run import run_with_record
+from flows.training_stages import Stage, make_reference, train_against
+from srpo_core.config import ApiJudgeSettings, RetrainSettings
+from srpo_core.errors import InputError
+from srpo_core.judging.request_limits import Spent
+from srpo_core.scoring.promotion import spend_level
+from storage.artifact import Artifact
+from storage.registry import record_decision, record_look
+from tasks.demonstrations import ingest_demonstrations
+from tasks.generation import generate_completions
+from tasks.judging import judge_completions
+from tasks.preferences import ingest_preferences
+from tasks.promotion import Proposal, comparison_values
+from tasks.prompt_parts import Part, split_prompts
+from tasks.prompts import ingest_prompts
+from tasks.publishing import publish_results
+from tasks.retraining import (
+    Evaluated,
+    Standing,
+    check_start,
+    compare_policies,
+    curves_of,
+    find_begun,
+    find_champion,
+    find_standing,
+)
+from tasks.sentinel import look_at_sentinel
+
+logger = logging.getLogger("srpo")
+Row = dict[str, Any]
+
+
+class Approval(NamedTuple):
+    """What a person said to a challenger that passed."""
+
+    granted: bool
+    note: str
+
+
+class Outcome(NamedTuple):
+    """How a retraining ended."""
+
+    event: str  # nothing_new, promoted or rejected
+    message: str
+    run_id: str | None = None
+    proposal: Proposal | None = None
+    entry: Row | None = None
+
+
+Approve = Callable[[Proposal, str], Approval]  # proposal, run id
+
+
+def retrain(
+    settings: RetrainSettings,
+    home: Path,
+    stage: Stage,
+    *,
+    approve: Approve | None = None,
+    prefect_run: str | None = None,
+    deployment: str | None = None,
+) -> Outcome:
+    """Look for new pairs, train and compare a challenger, and enter the decision in the registry.
+
+    `approve` asks a person about a challenger that passed; it may leave by an exception and be asked again by the next call.
+    Raises InputError and WorkFailed as the stages do.
+    """
+    check_at_once(settings.pipeline)
+    if settings.promotion.require_approval and approve is None:
+        raise InputError(
+            "expected a deployment's run to suspend for promotion.require_approval, found none; start the deployment in the UI"
+        )
+    begun = find_begun(home, prefect_run)
+    if begun.decision is not None:
+        return _publish(_outcome(begun.decision), home, stage)
+    preferences = begun.preferences
+    if preferences is None:
+        preferences = stage(ingest_preferences)(locate_sources(settings.pipeline, home, stage).preferences, home)
+    standing = find_standing(settings, preferences, home)
+    if standing.nothing_new is not None:
+        return Outcome("nothing_new", standing.nothing_new)
+    logger.info("%d of %d pairs are new: training a challenger", standing.new_pairs, preferences.counts["pairs"])
+    proposals: list[Proposal] = []
+    about = {"prefect_run": prefect_run, "deployment": deployment}
+
+    def body(kept: Stage) -> None:
+        proposals.append(_propose(settings, preferences, standing, home, kept, about))
+
+    run_id = run_with_record(body, settings.pipeline, home, stage, **about)
+    entry = _decide(proposals[0], run_id, home, approve if settings.promotion.require_approval else None, about)
+    return _publish(_outcome(entry, proposals[0]), home, stage)
+
+
+def _outcome(entry: Row, proposal: Proposal | None = None) -> Outcome:
+    word = "Promoted" if entry["event"] == "promoted" else "Rejected"
+    return Outcome(entry["event"], f"{word} {entry['policy_id']}: {entry['reason']}", entry["run_id"], proposal, entry)
+
+
+def _publish(outcome: Outcome, home: Path, stage: Stage) -> Outcome:
+    """Once more, so that SQL knows the registry's newest entry."""
+    stage(publish_results)(home)
+    return outcome
+
+
+def _propose(
+    settings: RetrainSettings, preferences: Artifact, standing: Standing, home: Path, stage: Stage, about: Row
+) -> Proposal:
+    pipeline, promotion = settings.pipeline, settings.promotion
+    sources = locate_sources(pipeline, home, stage)
+    prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
+    demonstrations = None
+    if pipeline.supervised is not None:
+        demonstrations = stage(ingest_demonstrations)(sources.demonstrations, home, preferences)
+    reference = make_reference(pipeline, preferences, demonstrations, home, stage)
+    champion = find_champion(home)
+    start = champion if settings.start_from == "champion" else None
+    if start is not None:
+        check_start(start, reference)
+    work = {"model": pipeline.model, "resources": pipeline.resources, "home": home}
+    (challenger,) = train_against(reference, preferences, prompts, pipeline.method_settings(), stage, start=start, **work)
+    against, judging = champion or reference, {"resources": pipeline.resources, "spent": Spent()}
+
+    def evaluate(part: Part) -> list[Evaluated]:
+        parts = [stage(split_prompts)(one, part, promotion.confirmation_share, home) for one in prompts]
+        return _evaluate(challenger, against, parts, settings, home, stage, judging)
+
+    compared = partial(compare_policies, settings=promotion, revision=settings.revision_index)
+    seen = evaluate("screening")
+    curves, confirmation, look = {"screening": curves_of(seen)}, None, None
+    screening = compared(seen, level=promotion.screening_level)
+    if screening.passed:
+        level_of = partial(spend_level, total=promotion.total_error_level)
+        told = {"policy_id": challenger.fingerprint, "by": "retrain", "reason": f"screening passed: {screening.reason}"}
+        told["evidence"] = json.dumps({"preferences": preferences.fingerprint, "screening": comparison_values(screening)})
+        look = record_look(home, f"look:{standing.attempt}", level_of, told | about)
+        seen = evaluate("confirmation")
+        confirmation = compared(seen, level=look["level"])
+        curves["confirmation"] = curves_of(seen)
+    return Proposal(challenger, against, standing, screening, confirmation, look, curves)
+
+
+def _evaluate(
+    challenger: Artifact,
+    champion: Artifact,
+    prompts: list[Artifact],
+    settings: RetrainSettings,
+    home: Path,
+    stage: Stage,
+    judging: Row,
+) -> list[Evaluated]:
+    """Texts of both policies on the same prompts and what the same judge says of them: against the gold, or head to head."""
+    pipeline = settings.pipeline
+    work = {"model": pipeline.model, "resources": pipeline.resources, "home": home}
+    texts = stage(generate_completions)([challenger, champion], prompts, pipeline.generation, **work)
+    sets = list(zip(prompts, texts[: len(prompts)], texts[len(prompts) :], strict=True))
+    with_gold = [one for one in sets if one[0].info.get("prompts_without_gold") != one[0].counts["prompts"]]
+    by_digest = {one.digest: one for one in prompts}
+    sides = [one[1] for one in with_gold] + [one[2] for one in with_gold]
+    games = judge_sets(sides, by_digest, pipeline.judge, home, stage, **judging)
+    of_challenger = dict(zip((one.digest for one, _, _ in with_gold), games[: len(with_gold)], strict=True))
+    of_champion = dict(zip((one.digest for one, _, _ in with_gold), games[len(with_gold) :], strict=True))
+    evaluated = []
+    for own, challengers, champions in sets:
+        found = of_challenger.get(own.digest)
+        if found is None:
+            meets = {"opponents": champions, "opponent_revision_index": settings.revision_index, **judging}
+            found = stage(judge_completions)(challengers, [own], pipeline.judge, home, **meets)
+        evaluated.append(Evaluated(own, challengers, champions, found, of_champion.get(own.digest)))
+    if isinstance(pipeline.judge, ApiJudgeSettings) and pipeline.judge.sentinel_games:
+        stage(look_at_sentinel)(texts, prompts, pipeline.judge, home, **judging)
+    return evaluated
+
+
+def _decide(proposal: Proposal, run_id: str, home: Path, approve: Approve | None, about: Row) -> Row:
+    """Ask a person if need be, and enter the decision; once for the same attempt."""
+    passed, by, reason = proposal.passed, "retrain", proposal.reason
+    if passed and approve is not None:
+        approval = approve(proposal, run_id)
+        passed, by = approval.granted, "approval"
+        note = f" ({approval.note.strip()})" if approval.note.strip() else ""
+        reason = f"a person {'approved' if approval.granted else 'refused'}{note}; {reason}"
+    look = proposal.look or {"comparison": None, "level": None}
+    told = about | {
+        "policy_id": proposal.challenger.fingerprint,
+        "by": by,
+        "reason": reason,
+        "run_id": run_id,
+        "comparison": look["comparison"],
+        "level": look["level"],
+        "evidence": proposal.evidence(),
+    }
+    key, event = f"decision:{proposal.standing.attempt}", "promoted" if passed else "rejected"
+    return record_decision(home, key, event, told, against=proposal.standing.champion_id)
