@@ -18,7 +18,23 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands import audit, data, doctor, equal_compute, judge, results, revise, run, stages, verdicts
+from flows.commands import (
+    artifacts,
+    audit,
+    data,
+    doctor,
+    equal_compute,
+    export,
+    gc,
+    judge,
+    registry,
+    results,
+    revise,
+    run,
+    serve,
+    stages,
+    verdicts,
+)
 from flows.commands.output import configure_logging
 from srpo_core.errors import InputError, WorkFailed
 from storage.errors import BrokenArtifact, UnusableInput
@@ -33,7 +49,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (run, data, stages, judge, results, verdicts, audit, equal_compute, revise, doctor):
+COMMANDS = (
+    *(run, data, stages, judge, results, artifacts, gc, verdicts),
+    *(audit, equal_compute, registry, revise, export, serve, doctor),
+)
+for module in COMMANDS:
     module.add_commands(app)
 
 

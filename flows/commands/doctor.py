@@ -1,4 +1,7 @@
-"""`srpo doctor`: what this installation can run, and what each missing part would need; exit status 1 when one is broken."""
+"""`srpo doctor`: what this installation can run, and what each missing part would need; exit status 1 when one is broken.
+
+Where a Prefect server is configured, or the home's own is running, it is looked at as well (flows/server/checks.py).
+"""
 
 import os
 import platform
@@ -8,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
@@ -16,6 +19,9 @@ from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json, print_table
 from flows.commands.run import prefect_server
 from flows.inputs import DEFAULT_HOME, open_home
+from flows.server.check import Check
+from flows.server.environment import served_url
+from flows.server.processes import answers
 
 DISTRIBUTION = "srpo-pipeline"
 LOW_DISK_GIB = 2.0
@@ -27,22 +33,14 @@ KNOWN_BAD = {
 }
 
 
-class Check(NamedTuple):
-    """One thing looked at."""
-
-    name: str
-    status: str  # ok; absent: something optional is not there; broken: nothing or less than promised works
-    found: str
-    needed: str = ""
-
-
 def doctor(
     network: Annotated[bool, typer.Option("--network", help="Also try to reach the model hub.")] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Show what this installation can run and what each missing part would need."""
-    checks = [*_python(), *_packages(), *_devices(), *_disk(open_home(home)), *_keys(), *_prefect(), *(_hub() if network else [])]
+    place = open_home(home)
+    checks = [*_python(), *_packages(), *_devices(), *_disk(place), *_keys(), *_prefect(place), *(_hub() if network else [])]
     broken = [check for check in checks if check.status == "broken"]
     if as_json:
         print_json({"ok": not broken, "checks": [check._asdict() for check in checks]})
@@ -140,23 +138,40 @@ def _keys() -> Iterator[Check]:
         )
 
 
-def _prefect() -> Iterator[Check]:
-    url = prefect_server()
-    if url is None:
-        yield Check(
-            "prefect server",
-            "absent",
-            "not configured",
-            "srpo run needs none; schedules and the UI need one: set PREFECT_API_URL",
-        )
-    elif _answers(f"{url.rstrip('/')}/health"):
+def _prefect(home: Path) -> Iterator[Check]:
+    configured = prefect_server()
+    url = configured or served_url(home)
+    if url is not None and answers(url, TIMEOUT_SECONDS):
         yield Check("prefect server", "ok", url)
-    else:
+        yield from _installation(url)
+    elif configured is not None:
         yield Check(
             "prefect server",
             "broken",
             f"{url} does not answer",
             "start it, or unset PREFECT_API_URL (or leave the Prefect profile)",
+        )
+    else:
+        yield Check(
+            "prefect server",
+            "absent",
+            f"not running at {url}" if url else "not configured",
+            "srpo run needs none; schedules and the UI need one: srpo serve, or set PREFECT_API_URL to a server's",
+        )
+
+
+def _installation(url: str) -> Iterator[Check]:
+    try:
+        from flows.server.checks import check_installation
+
+        yield from check_installation({**os.environ, "PREFECT_API_URL": url})
+    except Exception as error:  # noqa: BLE001  (a server of another version, or one that goes away, answers in many ways)
+        found = (str(error).splitlines() or [""])[0]
+        yield Check(
+            "prefect server",
+            "broken",
+            f"{type(error).__name__}: {found}",
+            "its log tells more; that of srpo serve is in the home",
         )
 
 

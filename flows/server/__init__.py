@@ -1,0 +1,1 @@
+"""The Prefect installation that runs the flows: starting it, deploying to it, guarding it, and looking whether it works."""
