@@ -15,7 +15,7 @@ from typing import Any
 from flows.pipeline import locate_sources
 from flows.presets import load_preset, override
 from srpo_core.charts import Line, line_chart, standalone
-from srpo_core.config import PipelineSettings, SupervisedSettings, parse_settings
+from srpo_core.config import PipelineSettings, PreferenceSettings, SupervisedSettings, parse_settings
 from storage.artifact import Artifact
 from storage.schemas import TRAINING_LOG
 from tasks.demonstrations import ingest_demonstrations
@@ -40,7 +40,7 @@ def train(settings: PipelineSettings, home: Path) -> dict[str, Artifact]:
     reference = train_reference(base, demonstrations, supervised, **prompting, **shared)
     policies = {}
     for layout in LAYOUTS:
-        training = settings.training.model_copy(update={"layout": layout, "method": "srpo"})
+        training = PreferenceSettings.model_validate(settings.training.model_dump() | {"layout": layout, "method": "srpo"})
         rows = compute_reference(reference, preferences, training, **shared)
         (policies[layout],) = train_policies(reference, preferences, rows, None, [training], **shared)
     return policies

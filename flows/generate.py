@@ -1,31 +1,40 @@
 """`generate_revisions`: the flow of `srpo generate`, drafts and their self-revisions on evaluation sets."""
 
-from prefect import flow
+from prefect import runtime
 
+from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like
-from srpo_core.config import Dtype, GenerationSettings, Resources
+from flows.run_names import called
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.config import DecodingResources, Dtype, GenerationSettings, Resources
 from tasks.generation import generate_completions
 
 SETTINGS = GenerationSettings.model_validate({})
-RESOURCES = Resources.model_validate({})
+RESOURCES = DecodingResources.model_validate({})
 
 
-@flow(name="generate", flow_run_name="generate: {policy}", persist_result=False)
-@fails_in_one_sentence
+def name_generation() -> str:
+    """The policy and the evaluation sets, such as `generate: srpo on xsum`."""
+    parameters = runtime.flow_run.parameters
+    policy = called(parameters, "policies", setting_of(parameters, "policy"))
+    return f"generate: {policy} on {called(parameters, 'prompts', setting_of(parameters, 'prompts'))}"
+
+
+@form("generate", name_generation)
 def generate_revisions(
     policy: str,
     prompts: list[str],
     settings: GenerationSettings = SETTINGS,
     dtype: Dtype | None = None,
-    resources: Resources = RESOURCES,
+    resources: DecodingResources = RESOURCES,
     home: str = "",
 ) -> list[str]:
     """Write drafts and revisions of a policy. Returns the ids of the artifacts `completions`, one for each evaluation set.
 
     Args:
-        policy: An id or folder of the home, a model folder, or a hub model.
-        prompts: Ids or folders of evaluation sets.
+        policy: Id of an artifact of stage policies (srpo ls policies), a folder, or a hub model.
+        prompts: Evaluation sets: ids of artifacts of stage prompts (srpo ls prompts), or folders.
         settings: Number of revisions and sampling.
         dtype: Arithmetic; none = the policy's own.
         resources: Processes, threads and batch sizes.
@@ -33,6 +42,6 @@ def generate_revisions(
     """
     folder = home_folder(home)
     writer, sets = find_policy(folder, policy), [find_input(folder, "prompts", one) for one in prompts]
-    model = model_like(writer, dtype)
-    made = as_prefect_task(generate_completions)([writer], sets, settings, model=model, resources=resources, home=folder)
-    return [one.fingerprint for one in made]
+    work = {"model": model_like(writer, dtype), "resources": Resources.of(resources), "home": folder}
+    made = as_prefect_task(generate_completions)([writer], sets, settings, **work)
+    return show_made(made)

@@ -1,8 +1,10 @@
 """`ingest_pairs`: the flow of `srpo ingest`, from files or hub sets to labelled preference pairs."""
 
-from prefect import flow, runtime
+from prefect import runtime
 
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, setting_of, short_name
+from flows.forms import form
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, setting_of, short_name
 from srpo_core.config import PreferenceSourceSettings
 from tasks.preferences import ingest_preferences
 
@@ -12,8 +14,7 @@ def name_ingestion() -> str:
     return "ingest: " + ", ".join(map(short_name, setting_of(runtime.flow_run.parameters, "source", "paths") or []))
 
 
-@flow(name="ingest", flow_run_name=name_ingestion, persist_result=False)
-@fails_in_one_sentence
+@form("ingest", name_ingestion)
 def ingest_pairs(source: PreferenceSourceSettings, home: str = "") -> str:
     """Read preference pairs; a file read before is not read again. Returns the id of the artifact `preferences`.
 
@@ -21,4 +22,4 @@ def ingest_pairs(source: PreferenceSourceSettings, home: str = "") -> str:
         source: Files, folders, globs or hub sets, and how to read them.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
-    return as_prefect_task(ingest_preferences)(source, home_folder(home)).fingerprint
+    return show_made([as_prefect_task(ingest_preferences)(source, home_folder(home))])[0]

@@ -1,8 +1,10 @@
 """`ingest_prompt_set`: the flow of `srpo ingest-prompts`, from a file or hub set to an evaluation set with its gold texts."""
 
-from prefect import flow, runtime
+from prefect import runtime
 
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, setting_of
+from flows.forms import form
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, setting_of
 from srpo_core.config import PromptSourceSettings
 from tasks.prompts import ingest_prompts
 
@@ -12,8 +14,7 @@ def name_ingestion() -> str:
     return f"ingest prompts: {setting_of(runtime.flow_run.parameters, 'source', 'name')}"
 
 
-@flow(name="ingest-prompts", flow_run_name=name_ingestion, persist_result=False)
-@fails_in_one_sentence
+@form("ingest-prompts", name_ingestion)
 def ingest_prompt_set(source: PromptSourceSettings, home: str = "") -> str:
     """Read one evaluation set. Returns the id of the artifact `prompts`.
 
@@ -21,4 +22,4 @@ def ingest_prompt_set(source: PromptSourceSettings, home: str = "") -> str:
         source: Where the prompts and their gold texts lie, and what the set is called in every table.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
-    return as_prefect_task(ingest_prompts)(source, home_folder(home)).fingerprint
+    return show_made([as_prefect_task(ingest_prompts)(source, home_folder(home))])[0]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "SRPO_HOME"
 DEFAULT_HOME = "srpo_home"
+CHAMPION = "champion"  # a policy's name in commands and forms: whoever is champion now
 
 
 def open_home(text: str) -> Path:
@@ -85,8 +86,22 @@ def register_model(home: Path, name: str) -> "Artifact":
     return prepare_base_model(parse_settings(ModelSettings, {"name_or_path": name}, "model"), home, None)
 
 
+def find_champion(home: Path) -> "Artifact":
+    """The policy that is champion now. Raises InputError when there is none, or when its artifact is gone."""
+    from storage.artifact import find_artifact
+    from storage.registry import champion
+
+    holder = champion(home)
+    if holder is None:
+        raise InputError(f"expected a champion in the registry of {home}, found none; `srpo promote POLICY` makes one")
+    found = find_artifact(home, "policies", holder)
+    if found is None:
+        raise InputError(f"expected the champion policies/{holder} in {home}, found it gone; `srpo promote` another")
+    return found
+
+
 def find_policy(home: Path, text: str, outside: Callable[[Path, str], "Artifact"] = adopt_model) -> "Artifact":
-    """A policy by id or path; or a model folder or hub model, which becomes a policy that is prompted by its own chat template.
+    """A policy by id or path, or the word champion; or a model folder or hub model, prompted by its own chat template.
 
     `outside` takes such a model in. Another template needs `srpo run --config` or `srpo train --method sft`, whose policies carry
     theirs with them.
@@ -94,6 +109,8 @@ def find_policy(home: Path, text: str, outside: Callable[[Path, str], "Artifact"
     from storage.artifact import MANIFEST, open_artifact
 
     folder = Path(text)
+    if text == CHAMPION:
+        return find_champion(home)
     if folder.is_dir() and not (folder / MANIFEST).is_file():
         if folder.name == "model" and (folder.parent / MANIFEST).is_file():
             return open_artifact(folder.parent.absolute())

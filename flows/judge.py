@@ -1,43 +1,62 @@
 """`judge_revisions`: the flow of `srpo judge`, completions against gold texts or against another policy's completions."""
 
-from prefect import flow
+from pathlib import Path
+from typing import Annotated
 
+from prefect import runtime
+
+from flows.evaluation_sets import judge_sets
+from flows.forms import form
 from flows.inputs import find_input
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
-from srpo_core.config import JudgeSettings, Resources
+from flows.run_names import called
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, setting_of
+from srpo_core.config import ApiJudgeSettings, JudgeSettings, OpponentSettings, Resources, ScoringResources
+from srpo_core.form_schema import OneOfKinds
 from srpo_core.judging.request_limits import Spent
-from tasks.judging import judge_completions
+from storage.artifact import Artifact
+from tasks.sentinel import look_at_sentinel
+
+RESOURCES = ScoringResources.model_validate({})
 
 
-@flow(name="judge", flow_run_name="judge: {completions}", persist_result=False)
-@fails_in_one_sentence
+def name_judging() -> str:
+    """Whose texts are judged by whom, such as `judge: srpo on xsum by gpt-4.1`."""
+    parameters = runtime.flow_run.parameters
+    judge = setting_of(parameters, "judge", "model") or setting_of(parameters, "judge", "kind")
+    return f"judge: {called(parameters, 'completions', setting_of(parameters, 'completions'))} by {judge}"
+
+
+@form("judge", name_judging)
 def judge_revisions(
     completions: list[str],
     judge: JudgeSettings,
-    opponents: str | None = None,
-    opponent_revision_index: int | None = None,
+    opponents: Annotated[OpponentSettings | None, OneOfKinds(OpponentSettings)] = None,
+    resources: ScoringResources = RESOURCES,
     home: str = "",
-    resources: Resources | None = None,
 ) -> list[str]:
     """Judge every completion in both orders. Returns the ids of the artifacts `games`, one for each of `completions`.
 
     Args:
-        completions: Ids or folders of completions.
+        completions: Ids of artifacts of stage completions (srpo ls completions), or folders.
         judge: The newsroom's exact judge, a model behind an OpenAI-compatible address, or a model on this machine.
-        opponents: Id or folder of another policy's completions; none = the gold texts.
-        opponent_revision_index: Which revision of the opponents; 0 = their first draft.
-        home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
+        opponents: Another policy's completions; none = the gold texts.
         resources: How the work of a model on this machine is spread.
+        home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
     folder = home_folder(home)
+    judged = [find_input(folder, "completions", one) for one in completions]
+    sets = [_prompts_of(one, folder) for one in judged]
+    spread = {"resources": Resources.of(resources), "spent": Spent()}  # one budget for all of them
     against = {
-        "opponents": find_input(folder, "completions", opponents) if opponents else None,
-        "opponent_revision_index": opponent_revision_index,
-        "resources": resources,
-        "spent": Spent(),  # one budget for all of them
+        "opponents": find_input(folder, "completions", opponents.completions) if opponents else None,
+        "opponent_revision_index": opponents.revision_index if opponents else None,
     }
-    games = []
-    for candidate in [find_input(folder, "completions", one) for one in completions]:
-        prompts = find_input(folder, "prompts", candidate.manifest["parents"]["prompts"]["fingerprint"])
-        games.append(as_prefect_task(judge_completions)(candidate, [prompts], judge, folder, **against).fingerprint)
-    return games
+    games = judge_sets(judged, {one.digest: one for one in sets}, judge, folder, as_prefect_task, **against, **spread)
+    if isinstance(judge, ApiJudgeSettings) and judge.sentinel_games:
+        as_prefect_task(look_at_sentinel)(judged, sets, judge, folder, **spread)
+    return show_made(games)
+
+
+def _prompts_of(completions: Artifact, home: Path) -> Artifact:
+    return find_input(home, "prompts", completions.manifest["parents"]["prompts"]["fingerprint"])

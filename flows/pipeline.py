@@ -5,13 +5,13 @@ the same under Prefect, where every stage is a task. Resuming means running agai
 """
 
 import logging
-import time
-import uuid
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.evaluation_sets import judge_sets
+from flows.recorded_run import run_with_record
+from flows.training_stages import Stage, make_reference, train_against
 from srpo_core.config import (
     ApiJudgeSettings,
     DemonstrationSettings,
@@ -24,26 +24,18 @@ from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import read_api_key
 from srpo_core.judging.request_limits import Spent
 from storage.artifact import Artifact
-from storage.runs import record_run
 from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics, complete_diagnostics
 from tasks.equal_compute import compare_equal_compute
 from tasks.generation import generate_completions
 from tasks.judge_identity import judge_name
-from tasks.judging import judge_completions
 from tasks.launch import find_config
-from tasks.models import adopt_reference, prepare_base_model
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
 from tasks.preferences import ingest_preferences
-from tasks.prompts import find_contamination, ingest_prompts
-from tasks.publishing import publish_results
-from tasks.reference import compute_reference
-from tasks.reporting import write_report
+from tasks.prompts import ingest_prompts
 from tasks.sentinel import look_at_sentinel
-from tasks.training import train_policies, train_reference
 
 logger = logging.getLogger("srpo")
-Stage = Callable[[Callable[..., Any]], Callable[..., Any]]  # what a stage function becomes: itself, or a Prefect task
 
 
 class Sources(NamedTuple):
@@ -57,28 +49,18 @@ class Sources(NamedTuple):
 
 def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> None:
     """Run every stage in order; each gives what it made to the ones behind it."""
-    _check_at_once(settings)
+    check_at_once(settings)
     preferences, demonstrations, prompts = _prepare_data(settings, home, stage)
-    base = stage(prepare_base_model)(settings.model, home, demonstrations or preferences, settings.template)
-    shared = {"model": settings.model, "resources": settings.resources, "home": home}
-    prompting = {"template": settings.template, "decoding": settings.generation}
-    if settings.supervised is None:
-        reference = stage(adopt_reference)(base, model=settings.model, home=home, **prompting)
-    else:
-        reference = stage(train_reference)(base, demonstrations, settings.supervised, **prompting, **shared)
-    contamination = stage(find_contamination)(preferences, prompts, home)
-    rows = stage(compute_reference)(reference, preferences, settings.training, **shared)
-    policies = stage(train_policies)(reference, preferences, rows, contamination, settings.method_settings(), **shared)
+    reference = make_reference(settings, preferences, demonstrations, home, stage)
+    shared: dict[str, Any] = {"model": settings.model, "resources": settings.resources, "home": home}
+    policies = train_against(reference, preferences, prompts, settings.method_settings(), stage, **shared)
     diagnostics = None
     if settings.diagnostics is not None:
         diagnostics = Diagnostics(reference, policies, prompts, settings.diagnostics, settings.generation, settings.model, home)
     also = diagnostics.jobs() if diagnostics else []
     completions = stage(generate_completions)([reference, *policies], prompts, settings.generation, also=also, **shared)
-    by_digest = {prompt_set.digest: prompt_set for prompt_set in prompts}
     judging = {"resources": settings.resources, "spent": Spent()}  # one budget for all of them
-    for one in completions:
-        own = [by_digest[one.manifest["parents"]["prompts"]["digest"]]]
-        stage(judge_completions)(one, own, settings.judge, home, **judging)
+    judge_sets(completions, {one.digest: one for one in prompts}, settings.judge, home, stage, **judging)
     if isinstance(settings.judge, ApiJudgeSettings) and settings.judge.sentinel_games:
         stage(look_at_sentinel)(completions, prompts, settings.judge, home, **judging)
     if settings.equal_compute is not None:
@@ -100,9 +82,9 @@ def locate_sources(settings: PipelineSettings, home: Path, stage: Stage) -> Sour
     return Sources(preference_source(world), evaluation, demonstrations, world)
 
 
-def _check_at_once(settings: PipelineSettings) -> None:
+def check_at_once(settings: PipelineSettings) -> None:
     """Raise InputError for what only the last stages need, before hours are spent on the first."""
-    picking = None if settings.equal_compute is None else settings.equal_compute.selecting_judge
+    picking = None if settings.equal_compute is None else settings.equal_compute.picking_judge
     for judge in (settings.judge, picking):
         if isinstance(judge, ApiJudgeSettings):
             find_preset(judge.preset)
@@ -144,35 +126,6 @@ def _chosen_sets(evaluation: list[PromptSourceSettings], only: list[str] | None)
 def run_recorded(
     settings: PipelineSettings, home: Path, stage: Stage, *, prefect_run: str | None = None, deployment: str | None = None
 ) -> str:
-    """`run_stages`, publish and report, with `runs/<run_id>.json` written at start and end; the run's id."""
-    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    asked = settings.model_dump(mode="json")
-    record = partial(record_run, home, run_id, settings=asked, prefect_run=prefect_run, deployment=deployment)
-    made: list[Artifact] = []
-    try:
-        record(state="running", artifacts=[])
-        run_stages(settings, home, _keeping(stage, made))
-        record(state="completed", artifacts=made)  # before publishing, so that the database tells what the run used
-        stage(publish_results)(home)
-        stage(write_report)(home)
-    except BaseException:
-        record(state="failed", artifacts=made)
-        raise
-    return run_id
-
-
-def _keeping(stage: Stage, made: list[Artifact]) -> Stage:
-    """`stage`, with every artifact that a stage returns put into `made`."""
-
-    def keep(function: Callable[..., Any]) -> Callable[..., Any]:
-        staged = stage(function)
-
-        def run(*args: Any, **options: Any) -> Any:
-            result = staged(*args, **options)
-            returned = result if isinstance(result, list) else [result]
-            made.extend(one for one in returned if isinstance(one, Artifact) and one not in made)
-            return result
-
-        return run
-
-    return keep
+    """`run_stages`, publish and report, with the record `runs/<run_id>.json` from start to end; the run's id."""
+    body = partial(run_stages, settings, home)
+    return run_with_record(body, settings, home, stage, prefect_run=prefect_run, deployment=deployment)

@@ -1,14 +1,13 @@
 """`publish_home`: the flow of `srpo publish` and `srpo report`, everything in a home as one database and one page."""
 
-from prefect import flow
-
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder
+from flows.forms import form
+from flows.stage_artifacts import show_published
+from flows.stage_tasks import as_prefect_task, home_folder
 from tasks.publishing import publish_results
 from tasks.reporting import write_report
 
 
-@flow(name="publish", flow_run_name="publish", persist_result=False)
-@fails_in_one_sentence
+@form("publish", "publish")
 def publish_home(home: str = "") -> str:
     """Build results.duckdb and report.html anew from the artifacts. Returns the database's path.
 
@@ -17,5 +16,6 @@ def publish_home(home: str = "") -> str:
     """
     folder = home_folder(home)
     database = as_prefect_task(publish_results)(folder)
-    as_prefect_task(write_report)(folder)
+    report = as_prefect_task(write_report)(folder)
+    show_published(database, report)
     return str(database)

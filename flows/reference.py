@@ -1,30 +1,39 @@
 """`compute_reference_rows`: the flow of `srpo reference`, the frozen reference's log-probs of every pair."""
 
-from prefect import flow
+from prefect import runtime
 
+from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like
-from srpo_core.config import Dtype, LayoutChoice, PreferenceSettings, Resources
+from flows.run_names import called
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.config import Dtype, LayoutChoice, Resources, ScoringResources, TrainingSettings
 from tasks.reference import compute_reference
 
-RESOURCES = Resources.model_validate({})
+RESOURCES = ScoringResources.model_validate({})
 
 
-@flow(name="reference", flow_run_name="reference: {reference} on {preferences}", persist_result=False)
-@fails_in_one_sentence
+def name_reading() -> str:
+    """The reference and the pairs, such as `reference: sft on reddit`."""
+    parameters = runtime.flow_run.parameters
+    policy = called(parameters, "policies", setting_of(parameters, "reference"))
+    return f"reference: {policy} on {called(parameters, 'preferences', setting_of(parameters, 'preferences'))}"
+
+
+@form("reference", name_reading)
 def compute_reference_rows(
     reference: str,
     preferences: str,
     layout: LayoutChoice = "auto",
     dtype: Dtype | None = None,
-    resources: Resources = RESOURCES,
+    resources: ScoringResources = RESOURCES,
     home: str = "",
 ) -> str:
     """Compute the log-probs of pairs that are not stored yet. Returns the id of the artifact `reference`.
 
     Args:
-        reference: The frozen policy: an id or folder of the home, a model folder, or a hub model.
-        preferences: Id or folder of the pairs.
+        reference: The frozen policy: id of an artifact of stage policies (srpo ls policies), a folder, or a hub model.
+        preferences: The pairs: id of an artifact of stage preferences (srpo ls preferences), or a folder.
         layout: Token trees or plain sequences; training takes the one used here.
         dtype: Arithmetic; none = the policy's own.
         resources: Processes, threads and batch sizes.
@@ -32,6 +41,6 @@ def compute_reference_rows(
     """
     folder = home_folder(home)
     policy, pairs = find_policy(folder, reference), find_input(folder, "preferences", preferences)
-    training = PreferenceSettings.model_validate({"layout": layout})
-    model = model_like(policy, dtype)
-    return as_prefect_task(compute_reference)(policy, pairs, training, model=model, resources=resources, home=folder).fingerprint
+    training = TrainingSettings.model_validate({"layout": layout})
+    work = {"model": model_like(policy, dtype), "resources": Resources.of(resources), "home": folder}
+    return show_made([as_prefect_task(compute_reference)(policy, pairs, training, **work)])[0]

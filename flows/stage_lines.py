@@ -26,7 +26,7 @@ def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
 
 def _outcome(result: Any, began: datetime, seconds: float) -> str:
     from storage.artifact import Artifact
-    from storage.lookup import name_artifact
+    from storage.names import name_artifact
 
     artifacts = [one for one in (result if isinstance(result, list) else [result]) if isinstance(one, Artifact)]
     names = ", ".join(name for name in map(name_artifact, artifacts) if name)

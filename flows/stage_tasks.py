@@ -1,4 +1,4 @@
-"""What all Prefect flows share: a stage function as a task, a failure as one sentence, and what a parameter names.
+"""What all Prefect flows share: a stage function as a task, a failure as one sentence, events, and what a parameter names.
 
 Prefect is only a way to start, watch and retry the stages: its result cache is off, nothing is pickled, and a run that is
 started again skips by manifest what is complete. Parameters are settings, paths and ids, never rows.
@@ -7,8 +7,9 @@ started again skips by manifest what is complete. Parameters are settings, paths
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,20 +17,24 @@ from typing import Any, ParamSpec, TypeVar
 import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging.handlers import APILogHandler
-from prefect.states import Failed, State
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Failed, State
 from prefect.tasks import exponential_backoff
 
+from flows.asset_events import emit_assets
+from flows.cancellation import CANCELLED, ends_when_cancelled, is_cancelled
+from flows.endings import EXPECTED, unforeseen
+from flows.events import tell_of_pairs
 from flows.inputs import HOME_VARIABLE, find_input, open_home
+from flows.server_log import log_reaches_prefect
 from flows.stage_lines import with_line
 from srpo_core.config import Dtype, ModelSettings, PromptSourceSettings
-from srpo_core.errors import InputError, WorkFailed
+from srpo_core.errors import InputError, Transient, WorkFailed
 from storage.artifact import Artifact
 from storage.errors import StorageError
 
 RETRIES = 3
 FIRST_DELAY_SECONDS = 10  # doubled from try to try, and up to half as long again by chance
-EXPECTED = (InputError, WorkFailed, StorageError)  # their message is one sentence for a person
 TRANSIENT = (ConnectionError, TimeoutError, httpx.TransportError)
 logger = logging.getLogger("srpo")
 
@@ -40,14 +45,17 @@ Result = TypeVar("Result")
 def as_prefect_task(stage: Callable[..., Any]) -> Callable[..., Any]:
     """`stage` as a Prefect task that is called the same way and returns the same.
 
-    A failed connection is tried again, bad input never. What the stage logs reaches the run's log. An expected error comes out
-    with the stage's name before its sentence.
+    A failed connection is tried again, bad input never. What the stage logs reaches the run's log. An error comes out with the
+    stage's name before its sentence; one that nobody foresaw as WorkFailed, its traceback in the log. New pairs are announced.
     """
 
     @wraps(stage)
     def run_stage(*args: Any, **options: Any) -> Any:
-        with _log_reaches_prefect():
-            return with_line(stage)(*args, **options)
+        began = datetime.now(UTC)
+        with log_reaches_prefect():
+            result = _with_traceback(with_line(stage))(*args, **options)
+            emit_assets(result, began)
+            return result
 
     @wraps(stage)
     def call(*args: Any, **options: Any) -> Any:
@@ -63,29 +71,67 @@ def as_prefect_task(stage: Callable[..., Any]) -> Callable[..., Any]:
             retry_jitter_factor=0.5,
             retry_condition_fn=_failed_by_a_transient_fault,
         )(run_stage)
+        began = datetime.now(UTC)
         try:
-            return stage_task(*args, **options)
+            result = stage_task(*args, **options)
         except EXPECTED as error:
             raise type(error)(f"{title}: {error}") from error
+        except Exception as error:
+            raise WorkFailed(f"{title}: {unforeseen(error)}") from error
+        if isinstance(result, Artifact) and result.stage == "preferences":
+            tell_of_pairs(result, began)
+        return result
 
     return call
 
 
 def fails_in_one_sentence(body: Callable[Parameters, Result]) -> Callable[Parameters, Result | State[Any]]:
-    """The body of a flow whose expected errors end it in a failed state with their sentence as its message."""
+    """The body of a flow that ends failed, its message the stage and the reason, or cancelled when a person says so.
+
+    The body is watched for a cancel also where no worker is left to tell it. An error that nobody foresaw has its traceback in
+    the run's log.
+    """
 
     @wraps(body)
     def run(*args: Parameters.args, **options: Parameters.kwargs) -> Result | State[Any]:
         try:
-            return body(*args, **options)
+            return watched(*args, **options)
         except EXPECTED as error:
             return Failed(message=str(error), data=error)
+        except TerminationSignal:
+            if is_cancelled():
+                return Cancelled(message=CANCELLED)
+            raise  # Prefect marks the run as crashed
+        except Exception as error:  # noqa: BLE001  (the one place where every error of a flow becomes a sentence)
+            return Failed(message=unforeseen(error), data=error)
+
+    def watched(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with ends_when_cancelled(), log_reaches_prefect():
+            return _with_traceback(body)(*args, **options)
+
+    return run
+
+
+def _with_traceback(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """`function`, which logs the traceback of an error that nobody foresaw; a run's message has one line of it."""
+
+    @wraps(function)
+    def run(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        try:
+            return function(*args, **options)
+        except EXPECTED:
+            raise
+        except Exception:
+            logger.exception("an error that nobody foresaw")
+            raise
 
     return run
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether a fault may be gone when tried again: a failed connection, or work that failed because of one."""
+    """Whether a fault may be gone when tried again: a failed connection, a server that is down, or work that failed by one."""
+    if isinstance(error, Transient):
+        return True
     while error is not None and not isinstance(error, InputError | StorageError):
         if isinstance(error, TRANSIENT):
             return True
@@ -113,8 +159,11 @@ def setting_of(parameters: Mapping[str, Any], *path: str) -> Any:
 
 
 def short_name(path: str) -> str:
-    """A source as run names show it: a hub set whole, of a path the last part."""
-    return path.removeprefix("hub:") if path.startswith("hub:") else Path(path).name
+    """A source as run names show it: of a hub set its name without owner, configuration and split, of a path the last part."""
+    if path.startswith("hub:"):
+        owner_and_name = re.split("[@:]", path.removeprefix("hub:"))[0].split("/")
+        return owner_and_name[min(1, len(owner_and_name) - 1)]
+    return Path(path).name
 
 
 def _failed_by_a_transient_fault(stage_task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -143,19 +192,3 @@ def _judged(completions: Artifact, home: Path) -> str:
         for name, stage in (("policy", "policies"), ("prompts", "prompts"))
     )
     return f"{policy.info['name']} on {prompts.settings['name']}"
-
-
-@contextmanager
-def _log_reaches_prefect() -> Iterator[None]:
-    """Lines of the logger `srpo` go to the run's log on the server too."""
-    if any(isinstance(handler, APILogHandler) for handler in logger.handlers):  # by PREFECT_LOGGING_EXTRA_LOGGERS
-        yield
-        return
-    handler, level = APILogHandler(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -1,9 +1,15 @@
 """The flows of `srpo train`: `train_policy` from preference pairs, `train_supervised` from demonstrations."""
 
-from prefect import flow, runtime
+from typing import Any
 
+from prefect import runtime
+
+from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.stage_tasks import as_prefect_task, fails_in_one_sentence, home_folder, model_like, setting_of
+from flows.run_names import called
+from flows.stage_artifacts import show_made
+from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of, short_name
+from flows.training_stages import train_against
 from srpo_core.config import (
     DemonstrationSettings,
     Dtype,
@@ -13,19 +19,19 @@ from srpo_core.config import (
     Resources,
     SupervisedSettings,
     TemplateSettings,
+    TrainingResources,
 )
+from srpo_core.errors import InputError
 from tasks.demonstrations import ingest_demonstrations
 from tasks.models import prepare_base_model
-from tasks.prompts import find_contamination
-from tasks.reference import compute_reference
-from tasks.training import train_policies, train_reference
+from tasks.training import train_reference
 
 TRAINING = PreferenceSettings.model_validate({})
 SUPERVISED = SupervisedSettings.model_validate({})
 DEMONSTRATIONS = DemonstrationSettings.model_validate({})
 TEMPLATE = TemplateSettings.model_validate({})
 DECODING = GenerationSettings.model_validate({})
-RESOURCES = Resources.model_validate({})
+RESOURCES = TrainingResources.model_validate({})
 
 
 def name_training() -> str:
@@ -35,23 +41,31 @@ def name_training() -> str:
     return f"{method or 'srpo'}: beta {TRAINING.beta if beta is None else beta:g}, seed {seed or 0}"
 
 
-@flow(name="train", flow_run_name=name_training, persist_result=False)
-@fails_in_one_sentence
+def name_supervised() -> str:
+    """What is trained on what, such as `sft: pythia-1b on demonstrations.jsonl`."""
+    parameters = runtime.flow_run.parameters
+    model = setting_of(parameters, "model", "name_or_path")
+    data = setting_of(parameters, "demonstrations", "path")
+    pairs = called(parameters, "preferences", setting_of(parameters, "preferences"))
+    return f"sft: {short_name(model) if model else 'small model'} on {short_name(data) if data else pairs}"
+
+
+@form("train", name_training)
 def train_policy(
     reference: str,
     preferences: str,
     prompts: list[str],
     settings: PreferenceSettings = TRAINING,
     dtype: Dtype | None = None,
-    resources: Resources = RESOURCES,
+    resources: TrainingResources = RESOURCES,
     home: str = "",
 ) -> str:
     """Train one policy against the reference, whose log-probs are computed first where they are missing. Returns its id.
 
     Args:
-        reference: The frozen policy to start from: an id or folder of the home, a model folder, or a hub model.
-        preferences: Id or folder of the pairs.
-        prompts: Ids or folders of evaluation sets; pairs that overlap with them are left out. May be empty.
+        reference: The frozen policy to start from: id of an artifact of stage policies (srpo ls policies), folder or hub model.
+        preferences: The pairs: id of an artifact of stage preferences (srpo ls preferences), or a folder.
+        prompts: Evaluation sets, by id (srpo ls prompts) or folder; pairs that overlap with them are left out. May be empty.
         settings: Method and optimizer.
         dtype: Arithmetic; none = the reference's own.
         resources: Processes, threads and batch sizes.
@@ -60,15 +74,12 @@ def train_policy(
     folder = home_folder(home)
     policy, pairs = find_policy(folder, reference), find_input(folder, "preferences", preferences)
     sets = [find_input(folder, "prompts", one) for one in prompts]
-    work = {"model": model_like(policy, dtype), "resources": resources, "home": folder}
-    overlap = as_prefect_task(find_contamination)(pairs, sets, folder) if sets else None
-    rows = as_prefect_task(compute_reference)(policy, pairs, settings, **work)
-    (trained,) = as_prefect_task(train_policies)(policy, pairs, rows, overlap, [settings], **work)
-    return trained.fingerprint
+    work: dict[str, Any] = {"model": model_like(policy, dtype), "resources": Resources.of(resources), "home": folder}
+    (trained,) = train_against(policy, pairs, sets, [settings], as_prefect_task, **work)
+    return show_made([trained])[0]
 
 
-@flow(name="train-sft", flow_run_name="sft", persist_result=False)
-@fails_in_one_sentence
+@form("train-sft", name_supervised)
 def train_supervised(
     model: ModelSettings,
     preferences: str | None = None,
@@ -76,14 +87,14 @@ def train_supervised(
     settings: SupervisedSettings = SUPERVISED,
     template: TemplateSettings = TEMPLATE,
     decoding: GenerationSettings = DECODING,
-    resources: Resources = RESOURCES,
+    resources: TrainingResources = RESOURCES,
     home: str = "",
 ) -> str:
     """Train a model on demonstrations of drafts and revisions; the policy it returns the id of serves as the reference.
 
     Args:
         model: The model to start from.
-        preferences: Id or folder of pairs to make demonstrations from, where they do not come from a file.
+        preferences: Pairs to make demonstrations from: id of an artifact of stage preferences or folder; none = a file has them.
         demonstrations: A file of demonstrations, or how pairs become demonstrations.
         settings: Optimizer.
         template: How prompts and drafts become text.
@@ -92,8 +103,10 @@ def train_supervised(
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
     folder = home_folder(home)
+    if preferences and demonstrations.path:
+        raise InputError("expected preferences or demonstrations.path to make demonstrations from, found both; leave one out")
     pairs = find_input(folder, "preferences", preferences) if preferences else None
     rows = as_prefect_task(ingest_demonstrations)(demonstrations, folder, pairs)
     base = as_prefect_task(prepare_base_model)(model, folder, rows, template)
-    work = {"model": model, "template": template, "decoding": decoding, "resources": resources, "home": folder}
-    return as_prefect_task(train_reference)(base, rows, settings, **work).fingerprint
+    work = {"model": model, "template": template, "decoding": decoding, "resources": Resources.of(resources), "home": folder}
+    return show_made([as_prefect_task(train_reference)(base, rows, settings, **work)])[0]

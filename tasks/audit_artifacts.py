@@ -46,6 +46,7 @@ class AskedJudge:
         """Every verdict, in the order of `games`; `folder` keeps what a killed run had."""
         folder.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {"resources": self.resources, "spent": self.spent, "facts": self.facts}
+        options["about"] = f"audit {folder.name}"
         decided = decide_games(games, self.settings, self.home, journal_folder=folder, **options)
         found = {game.game_id: (game, verdict) for game, verdict in decided}
         self._warn_of_other_models({verdict.model_answered for _, verdict in found.values() if verdict.model_answered})

@@ -10,10 +10,11 @@ import logging
 import shutil
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
@@ -27,7 +28,7 @@ from srpo_core.judging.judges import (
     outcome_of,
     resolve_base_url,
 )
-from srpo_core.judging.judging_queue import ask_judge
+from srpo_core.judging.judging_queue import Report, ask_judge
 from srpo_core.judging.request_limits import Spent
 from srpo_core.records import Prompt
 from storage.artifact import hash_of
@@ -35,7 +36,13 @@ from storage.journal import JournalledRows, remove_journals
 from storage.reply_ledger import ReplyLedger
 from storage.request_rate import SharedRate
 from tasks.judge_identity import judge_name
+from tasks.progress import LOG_PERIOD, ProgressDisplay
+from tasks.side_by_side import raise_if_stopped, stoppable
 
+if TYPE_CHECKING:
+    from srpo_core.judging.api_judge import ApiJudge
+
+GAMES_PER_LOOK = 500  # of the rule judge, between two looks whether progress is due
 LOCAL_FOLDER = "local"  # of a local judge's parts, beside the journals
 _FIRST_WAIT = 0.5  # seconds before the second attempt of a request; doubles with each further one
 _JOURNALLED = [field.name for field in fields(Verdict) if field.name != "reply"]  # the reply is in the ledger
@@ -54,26 +61,27 @@ def decide_games(
     resources: Resources | None = None,
     spent: Spent | None = None,
     facts: Facts | None = None,
+    about: str = "games",
 ) -> Decided:
     """Every game with its verdict, in the order of `games`; identical texts are a tie without a question.
 
     `journal_folder` belongs to these games and this judge: a verdict in it counts by its game's id. `games` is read several
     times, so a mere iterator is put into a list first. `spent` goes on counting against the budget; `facts` receives what is
-    worth knowing of the run; what several calls with one dict took adds up. Raises InputError for a wrong setting or a missing
-    key, and WorkFailed when the judge cannot be reached, goes down, or its budget is spent; what was answered by then is kept,
-    and the same call goes on from there.
+    worth knowing of the run; what several calls with one dict took adds up. `about` says in progress lines whose games these are.
+    Raises InputError for a wrong setting or a missing key, and WorkFailed when the judge cannot be reached, goes down, or its
+    budget is spent; what was answered by then is kept, and the same call goes on from there.
     """
     known = games if isinstance(games, Sized) and iter(games) is not games else list(games)
     told = {} if facts is None else facts
     if isinstance(settings, RuleJudgeSettings):
-        yield from _decide_by_rule(known)
+        yield from _decide_by_rule(known, about)  # type: ignore[arg-type]
     elif isinstance(settings, ApiJudgeSettings):
-        yield from _decide_by_api(known, settings, home, journal_folder, spent, told)  # type: ignore[arg-type]
+        yield from _decide_by_api(known, settings, home, journal_folder, spent, told, about)  # type: ignore[arg-type]
     else:
         from tasks.local_judging import decide_locally
 
         asked = (game for game in known if not is_identical(game))
-        decided = decide_locally(asked, settings, resources or Resources(), journal_folder / LOCAL_FOLDER)
+        decided = decide_locally(asked, settings, resources or Resources(), journal_folder / LOCAL_FOLDER, about)
         yield from _with_identical(known, decided)
 
 
@@ -103,7 +111,10 @@ class _Pending:
         return self._size
 
     def __iter__(self) -> Iterator[JudgeGame]:
-        return filter(self._is_pending, self._games)
+        for game in self._games:
+            if self._is_pending(game):
+                raise_if_stopped()  # what is in flight by then comes back first
+                yield game
 
 
 def _with_identical(games: Iterable[JudgeGame], decided: Decided) -> Decided:
@@ -119,8 +130,16 @@ def _with_identical(games: Iterable[JudgeGame], decided: Decided) -> Decided:
         next(decided, None)  # lets it say what it has to say at its end
 
 
-def _decide_by_rule(games: Iterable[JudgeGame]) -> Decided:
-    """The newsroom's exact probability; it knows no order, so one computation serves both."""
+def _decide_by_rule(games: Games, about: str) -> Decided:
+    """The newsroom's exact probability; it knows no order, so one computation serves both. Short work shows no progress."""
+    with ProgressDisplay("judge", patience=LOG_PERIOD) as display:
+        for done, decided in enumerate(_verdicts_by_rule(games), start=1):
+            if done % GAMES_PER_LOOK == 0 or done == len(games):
+                display.update(about, done, len(games), "games")
+            yield decided
+
+
+def _verdicts_by_rule(games: Games) -> Decided:
     from srpo_core.newsroom import preference_probability
 
     probability = lru_cache(maxsize=1000)(preference_probability)  # both orders, and revisions that changed nothing
@@ -146,17 +165,22 @@ def _document(prompt: Prompt) -> str:
 
 
 def _decide_by_api(
-    games: Games, settings: ApiJudgeSettings, home: Path, folder: Path, spent: Spent | None, facts: Facts
+    games: Games, settings: ApiJudgeSettings, home: Path, folder: Path, spent: Spent | None, facts: Facts, about: str
 ) -> Decided:
     """Ask what is not known yet, then read all verdicts in the order of the games."""
     with JournalledRows(folder, "game_id", usable=_holds_a_verdict) as rows:
-        with ReplyLedger(home) as ledger:
-            _add_facts(facts, run_in_own_loop(_ask(games, settings, ledger, rows, spent, _shared_rate(settings, home))))
+        with ReplyLedger(home) as ledger, ProgressDisplay("judge") as display:
+            report = partial(_show_asking, display, about)
+            _add_facts(facts, run_in_own_loop(_ask(games, settings, ledger, rows, spent, _shared_rate(settings, home), report)))
         for game in games:
             row = None if is_identical(game) else rows.find(game.game_id)
             if row is None and not is_identical(game):
                 raise WorkFailed(f"expected a verdict on game {game.game_id} in {folder}, found none; run the same command again")
             yield game, IDENTICAL if row is None else Verdict(**{name: row[name] for name in _JOURNALLED if name in row})
+
+
+def _show_asking(display: ProgressDisplay, about: str, done: int, total: int) -> None:
+    display.update(about, done, total, "games")
 
 
 def _add_facts(told: Facts, found: Facts) -> None:
@@ -187,6 +211,7 @@ async def _ask(
     rows: JournalledRows,
     spent: Spent | None,
     rate: SharedRate | None,
+    report: Report,
 ) -> Facts:
     """Take kept replies first, ask for the rest, and tell how it went."""
     from srpo_core.judging.api_judge import ApiJudge  # here, because importing the client takes a second
@@ -198,20 +223,33 @@ async def _ask(
         return not is_identical(game) and game.game_id not in rows
 
     spent = spent or Spent()
-    before = vars(spent).copy()  # by other stages of the run
     how = {"spent": spent, "rate": rate, "backoff_seconds": _FIRST_WAIT}
     async with ApiJudge(settings, ledger, name=judge_name(settings), **how) as judge:  # type: ignore[arg-type]
         pending, total = _take_kept_replies(games, is_pending, judge.find_verdict if len(ledger) else None, keep)
         logger.info("%d games: %d to ask, %d known", total, pending, total - pending)
-        has_answered = await judge.prepare() if pending else False
+        has_answered = await _prepare(judge, ledger, spent) if pending else False
         waiting = _Pending(games, is_pending, pending)
-        options = {"max_concurrency": settings.max_concurrency, "answered_before": total - pending}
+        if pending:
+            report(0, pending)
+        options: dict[str, Any] = {"max_concurrency": settings.max_concurrency, "answered_before": total - pending}
+        options["report"] = report
         await ask_judge(judge, waiting, keep, has_answered=has_answered, **options)
         return {
             "requests_answered": judge.requests_answered,
             "capabilities": judge.find_capabilities(),
-            "spent": {name: value - before[name] for name, value in vars(spent).items()},
+            "spent": vars(judge.limits.own).copy(),
         }
+
+
+async def _prepare(judge: "ApiJudge", ledger: ReplyLedger, spent: Spent) -> bool:
+    """Whether the judge has answered just now; of stages side by side one probes the server, the others read what it found."""
+    probing = spent.slots("probing", 1)
+    await probing.take()
+    try:
+        len(ledger)  # reads what others kept meanwhile
+        return await judge.prepare()
+    finally:
+        probing.give_back()
 
 
 def _take_kept_replies(
@@ -234,10 +272,10 @@ def _take_kept_replies(
 
 
 def run_in_own_loop(work: Coroutine[Any, Any, Facts]) -> Facts:
-    """Run `work` to its end, also from a notebook, whose thread already runs an event loop."""
+    """Run `work` to its end, also from a notebook, whose thread already runs an event loop; of work side by side see there."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return asyncio.run(stoppable(work))
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return thread.submit(copy_context().run, asyncio.run, work).result()

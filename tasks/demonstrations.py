@@ -48,7 +48,8 @@ def ingest_demonstrations(settings: DemonstrationSettings, home: Path, preferenc
             raise InputError(
                 "expected at least one demonstration, found none; look at the file or at the counts of the preferences"
             )
-        return writer.complete(stream.close(), counts={"demonstrations": stream.num_rows})
+        info = {"source": settings.path} if settings.path else {}
+        return writer.complete(stream.close(), counts={"demonstrations": stream.num_rows}, info=info)
 
 
 def _from_file(file: Path) -> Iterator[dict[str, Any]]:

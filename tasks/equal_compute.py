@@ -82,7 +82,7 @@ def compare_equal_compute(
         raise InputError(
             "expected generation.num_revisions of at least 1 to compare with drafts, found 0; ask for more revisions"
         )
-    for one in (judge, settings.selecting_judge, settings.reward_model):
+    for one in (judge, settings.picking_judge, settings.reward_model):
         if one is not None:
             judge_name(one)  # a local judge's model is found before anything is decoded, or not at all
     spread: dict[str, Any] = {"model": model, "resources": resources, "home": home}
@@ -111,7 +111,7 @@ def _picked_by_others(
 ) -> dict[str, Artifact]:
     found = {}
     if "judge" in settings.select:
-        other = settings.selecting_judge
+        other = settings.picking_judge
         own = asking if other is None else asking | {"spent": Spent()}  # another judge has a budget of its own
         found["judge"] = play_knockouts(drafts, prompts, other or judge, home, seed=settings.seed, **own)
     if settings.reward_model is not None:

@@ -46,7 +46,7 @@ def read_texts(prompts: Artifact, chains: Artifact, chain_games: Artifact, draft
     clusters = {row["prompt_id"]: row["cluster_id"] or row["prompt_id"] for row in prompts.rows()}
     revisions, samples = _by_prompt(chains), _by_prompt(drafts)
     shared = [prompt_id for prompt_id in clusters if prompt_id in revisions and prompt_id in samples]
-    chain_scores, draft_scores = _scores(chain_games), _scores(draft_games)
+    chain_scores, draft_scores = completion_scores(chain_games), completion_scores(draft_games)
     draft_ids = [[row["completion_id"] for row in samples[name]] for name in shared]
     return Texts(
         shared,
@@ -76,7 +76,7 @@ def _mean_over_chains(rows: Sequence[Row], value: Any) -> list[float]:
     return [float(np.mean(own)) if own else float("nan") for own in found.values()]
 
 
-def _scores(games: Artifact) -> dict[str, float]:
+def completion_scores(games: Artifact) -> dict[str, float]:
     """Score of each completion against its golds, made of orders, repeats and golds as every win rate is; NaN without one."""
     columns = ["candidate", "opponent", "order", "repeat_index", "score"]
     asked: dict[tuple[str, str, int], dict[str, float | None]] = defaultdict(dict)

@@ -16,6 +16,7 @@ from srpo_core.errors import InputError
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call, unscored
 from srpo_core.judging.request_limits import Spent
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
+from storage.names import name_artifact
 from storage.part_stream import PartStream
 from storage.schemas import GAMES
 from tasks.deciding import Facts, decide_games, find_stored, remove_working_files
@@ -96,6 +97,7 @@ def judge_completions(
             return writer.artifact
         facts: Facts = {}
         options = {"journal_folder": writer.path, "resources": resources, "spent": spent, "facts": facts}
+        options["about"] = name_artifact(completions)
         name = judge_name(settings)
         rows = (game_row(game, verdict, name) for game, verdict in decide_games(plan, settings, home, **options))
         return _complete(writer, rows, match, plan.prompts_without_gold, facts)
@@ -117,7 +119,8 @@ def retry_failed_calls(match: Match, home: Path, *, spent: Spent | None = None) 
         games = [game for game in match.plan() if game.game_id in failed]
         facts: Facts = dict(old.info)  # what these calls take is added to what the others took
         name = judge_name(settings)
-        decided = decide_games(games, settings, home, journal_folder=writer.path, spent=spent, facts=facts)
+        asking: dict[str, Any] = {"spent": spent, "facts": facts, "about": name_artifact(match.completions)}
+        decided = decide_games(games, settings, home, journal_folder=writer.path, **asking)
         answered = {game.game_id: game_row(game, verdict, name) for game, verdict in decided}
         rows = (answered.get(row["game_id"], row) for row in old.rows())
         return _complete(writer, rows, match, old.counts["prompts_without_gold"], facts)

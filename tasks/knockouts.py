@@ -116,7 +116,8 @@ class _Knockouts:
         """Put to the judge what was not asked yet; identical texts need no question."""
         new = [game for name, game in games.items() if name not in self.scores and not is_identical(game)]
         folder = self.writer.path / JOURNALS / round_name
-        for game, verdict in decide_games(new, self.judge, self.home, journal_folder=folder, facts=self.facts, **self.asking):
+        asking = self.asking | {"facts": self.facts, "about": f"knockout {round_name}"}
+        for game, verdict in decide_games(new, self.judge, self.home, journal_folder=folder, **asking):
             self.scores[game.game_id] = verdict.score
             self.games.add_row(game_row(game, verdict, self.name))
             self.counts["games_unscored"] += verdict.score is None

@@ -26,18 +26,20 @@ from srpo_core.workers.jobs import AnyJob, JobFile
 from srpo_core.workers.progress import MARK
 from storage import parquet
 from tasks.progress import ProgressDisplay
+from tasks.worker_output import WorkerOutput
 
 logger = logging.getLogger("srpo")
 CHECKOUT = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 20.0  # for a checkpoint after SIGTERM; Prefect kills a cancelled run after 30
 POLL_SECONDS = 0.2
-TAIL_LINES = 15
+TAIL_LINES = 15  # in the log, when a worker crashed
+LAST_WORDS = 300  # characters of its last line that stand in the error
 
 
 def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: Path) -> None:
     """Do the jobs in one `accelerate launch` and show their progress; `folder` gets the job file and the output.
 
-    Raises InputError or WorkFailed with the worker's own sentence, or WorkFailed with the end of its output.
+    Raises InputError or WorkFailed with the worker's own sentence, or WorkFailed with its last line, the lines before in the log.
     """
     if not jobs:
         return
@@ -67,8 +69,24 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
     _end(None, job_file)  # what a launcher that was killed left behind
     if failure:
         raise (InputError if failure["status"] == 2 else WorkFailed)(failure["failure"])
-    tail = "\n".join(line for line in _read_from(output, offset).splitlines()[-TAIL_LINES:])
-    raise WorkFailed(f"{stage}: the worker ended with status {process.returncode}; its last lines, of {output}, were:\n{tail}")
+    raise _crashed(stage, process.returncode, output, offset)
+
+
+def _crashed(stage: str, status: int, output: Path, offset: int) -> WorkFailed:
+    """The error for a worker that ended without a sentence of its own: how, its last words, and where all of them are."""
+    tail = [line for line in _read_from(output, offset).splitlines() if line.strip()][-TAIL_LINES:]
+    if tail:
+        logger.error("%s: the last lines of %s are:\n%s", stage, output, "\n".join(tail))
+    said = f"; its last line was: {tail[-1].strip()[:LAST_WORDS]}" if tail else ""
+    return WorkFailed(f"{stage}: the worker {_how_it_ended(status)}{said} (all of its output is in {output})")
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name
+    why = ", which a machine does that is short of memory; try smaller batches" if name == "SIGKILL" else ""
+    return f"was ended by {name}{why}"
 
 
 def _command(resources: Resources, job_file: Path) -> list[str]:
@@ -118,7 +136,7 @@ def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset
     A launcher of several processes turns every status into 1.
     """
     failure: dict[str, Any] | None = None
-    look = _CancelWatch()
+    printed = WorkerOutput(stage, output)
     with ProgressDisplay(stage) as display, output.open("r", encoding="utf-8", errors="replace") as source:
         source.seek(offset)
         while True:
@@ -126,14 +144,13 @@ def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset
             for line in _new_lines(source):
                 message = _parse(line)
                 if message is None:
-                    logger.debug("%s: %s", stage, line)
+                    printed.take(line)
                 elif "failure" in message:
                     failure = message
                 else:
                     display.update(message["job"], message["done"], message["total"], message["unit"], message["values"])
             if ended:
                 break
-            look.raise_if_cancelled()
             time.sleep(POLL_SECONDS)
     return failure
 
@@ -194,33 +211,3 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-class _CancelWatch:
-    """Every few seconds asks the Prefect server whether this run was cancelled: a dead worker cannot tell it."""
-
-    PERIOD = 5.0
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + self.PERIOD
-
-    def raise_if_cancelled(self) -> None:
-        """Raise WorkFailed when the run's state says so; an absent server must not stop training."""
-        from tasks.progress import inside_prefect_run
-
-        if time.monotonic() < self._next or not inside_prefect_run():
-            return
-        self._next = time.monotonic() + self.PERIOD
-        from prefect import runtime
-        from prefect.client.orchestration import get_client
-
-        try:
-            with get_client(sync_client=True) as client:
-                state = client.read_flow_run(runtime.flow_run.id).state
-        except Exception as error:  # noqa: BLE001
-            logger.debug("run state not read: %s", error)
-            return
-        if state is not None and (state.is_cancelling() or state.is_final()):
-            raise WorkFailed(
-                f"the run was ended from outside (state {state.name}); run it again to continue from the last checkpoint"
-            )

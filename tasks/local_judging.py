@@ -49,9 +49,10 @@ logger = logging.getLogger("srpo.judge")
 
 
 def decide_locally(
-    games: Iterable[JudgeGame], settings: LocalSettings, resources: Resources, folder: Path
+    games: Iterable[JudgeGame], settings: LocalSettings, resources: Resources, folder: Path, about: str = "games"
 ) -> Iterator[tuple[JudgeGame, Verdict]]:
-    """Every game with its verdict, in the order given, once all of them are answered; `folder` keeps what is computed.
+    """Every game with its verdict, in the order given, once all of them are answered; `folder` keeps what is computed,
+    `about` says in progress lines whose games these are.
 
     A question whose prompt had to be cut says so in its verdict, one that does not fit at all is unscored; both are counted in
     a warning. Raises InputError for a model that cannot be had or cannot judge, and WorkFailed when the work fails.
@@ -59,7 +60,7 @@ def decide_locally(
     folder.mkdir(parents=True, exist_ok=True)
     model = find_judge_model(settings)
     parts = [part.write(folder, number, settings, model) for number, part in enumerate(_split(games, settings))]
-    _answer(parts, settings, model, resources, folder)
+    _answer(parts, settings, model, resources, folder, about)
     facts = _facts(settings, model)
     cut = too_long = 0
     for number, digest in enumerate(parts):
@@ -173,12 +174,12 @@ def _split(games: Iterable[JudgeGame], settings: LocalSettings) -> Iterator[_Par
         yield part
 
 
-def _answer(parts: list[str], settings: LocalSettings, model: ModelFiles, resources: Resources, folder: Path) -> None:
+def _answer(parts: list[str], settings: LocalSettings, model: ModelFiles, resources: Resources, folder: Path, about: str) -> None:
     """One launch for all files without answers, if there are any."""
     files = {str(_questions_file(folder, digest).resolve()): str(_answers_file(folder, digest).resolve()) for digest in parts}
     missing = {source: target for source, target in files.items() if not Path(target).exists()}
     if missing:
-        job = JudgeJob(name=f"judge: {settings.kind}", model_folder=str(model.folder), settings=settings, files=missing)
+        job = JudgeJob(name=about, model_folder=str(model.folder), settings=settings, files=missing)
         run_jobs("judge", [job], resources, folder)
 
 

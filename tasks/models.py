@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings
-from srpo_core.errors import InputError
+from srpo_core.errors import HubIsDown, InputError, is_network_fault
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 
@@ -174,7 +174,8 @@ def _resolve_commit(name: str, revision: str | None) -> str:
         return str(HfApi().model_info(name, revision=revision).sha)
     except Exception as error:  # of the hub's library or of the HTTP library below it, which changes with its version
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(
+        kind = HubIsDown if is_network_fault(error) else InputError
+        raise kind(
             f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network"
         ) from error
 
@@ -186,6 +187,7 @@ def _download(name: str, commit: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
     except Exception as error:
-        raise InputError(
+        kind = HubIsDown if is_network_fault(error) else InputError
+        raise kind(
             f"expected the files of hub model {name} at {commit}, found {type(error).__name__}; check the network"
         ) from error

@@ -20,7 +20,7 @@ from srpo_core.config import PreferenceSourceSettings
 from srpo_core.data.format_functions import FormatFunction, is_format_function, load_format_function
 from srpo_core.data.labelled_pairs import LabelledPair, UnusableRow
 from srpo_core.data.preference_formats import Convert, choose_converter, outcomes
-from srpo_core.data.row_readers import SourceRow
+from srpo_core.data.row_readers import Place, SourceRow
 from srpo_core.data.sources import Source, find_sources
 from srpo_core.data.splits import ClusterSplitter
 from srpo_core.errors import InputError
@@ -29,10 +29,12 @@ from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find
 from storage.part_stream import PartStream
 from storage.schemas import PREFERENCES, REJECTED_ROWS
 from storage.vote_tally import VoteTally
+from tasks.progress import LOG_PERIOD, ProgressDisplay
 
 SOURCES_VERSION = 1  # rises when the pairs read from one file change
 VERSION = 1  # rises when the merge changes
-LOG_EVERY_ROWS = 100_000
+ROWS_PER_LOOK = 1000  # between two looks whether progress is due
+MEGABYTE = 10**6
 BATCH_ROWS = 4096
 log = logging.getLogger("srpo.preferences")
 
@@ -107,13 +109,15 @@ class _SourceReading:
     def run(self) -> Artifact:
         """Read all rows and complete the artifact. Raises InputError when not one pair came of it."""
         _clear(self._writer)
-        for row in self._source.rows():
-            self._source_rows += 1
-            self._take(row)
-            if self._source_rows % LOG_EVERY_ROWS == 0:
-                log.info("%s: %d rows so far, %d pairs", self._source, self._source_rows, self._pairs.num_rows)
-            if self._source_rows == self._max_rows:
-                break
+        place = Place()
+        with ProgressDisplay("ingest", patience=LOG_PERIOD) as display:
+            for row in self._source.rows(place):
+                self._source_rows += 1
+                self._take(row)
+                if self._source_rows % ROWS_PER_LOOK == 0:
+                    self._show(display, place)
+                if self._source_rows == self._max_rows:
+                    break
         self._check_yield()
         files = self._pairs.close() + self._rejected.close()
         counts = {"pairs": self._pairs.num_rows, "rejected_rows": self._rejected.num_rows}
@@ -121,6 +125,16 @@ class _SourceReading:
         log.info("%s: format %s, %s", self._source, self._format_name, counts)
         info = {"source": str(self._source), "format": self._format_name, "source_rows": self._source_rows}
         return self._writer.complete(files, counts=counts, info=info | {"rejected_by_reason": dict(self._reasons)})
+
+    def _show(self, display: ProgressDisplay, place: Place) -> None:
+        """Rows where it is known how many there are or how many are wanted, else the file's megabytes."""
+        counts = {"pairs": self._pairs.num_rows, "rejected_rows": self._rejected.num_rows}
+        done, total, unit = place.done, place.total, place.unit
+        if self._max_rows is not None:
+            done, total, unit = self._source_rows, self._max_rows, "rows"
+        elif unit == "bytes":
+            done, total, unit = done // MEGABYTE, total // MEGABYTE, "MB"
+        display.update(self._source.name, done, total, unit, counts)
 
     def _take(self, row: SourceRow) -> None:
         if row.row is None:
@@ -163,42 +177,46 @@ class _Merge:
             seed=settings.seed, validation_share=settings.validation_share, test_share=settings.test_share
         )
         self._facts: Counter[str] = Counter()
+        self._num_read = sum(source.counts["pairs"] for source in sources)
 
     def run(self) -> Artifact:
         """Two passes over the sources' pairs. Raises InputError when there is nothing to learn from or to split."""
         _clear(self._writer)
         shutil.rmtree(self._shuffle, ignore_errors=True)
         try:
-            tally = self._count_votes()
-            self._splitter.settle()
-            pairs = self._write_pairs(tally)
+            with ProgressDisplay("ingest", patience=LOG_PERIOD) as display:
+                tally = self._count_votes(display)
+                self._splitter.settle()
+                pairs = self._write_pairs(tally, display)
         finally:
             shutil.rmtree(self._shuffle, ignore_errors=True)
         rejected = self._copy_rejected()
-        num_read = sum(source.counts["pairs"] for source in self._sources)
-        merged = num_read - pairs.num_rows
+        merged = self._num_read - pairs.num_rows
         counts = {"pairs": pairs.num_rows, "rejected_rows": rejected.num_rows, "merged_duplicates": merged}
         counts["rows_read"] = sum(counts.values())
         log.info("preferences: %s", counts)
         return self._writer.complete(pairs.files + rejected.files, counts=counts, info=self._info())
 
-    def _count_votes(self) -> VoteTally:
-        tally = VoteTally(self._shuffle, sum(source.counts["pairs"] for source in self._sources))
+    def _count_votes(self, display: ProgressDisplay) -> VoteTally:
+        tally, counted = VoteTally(self._shuffle, self._num_read), 0
         for batch in self._batches(["pair_id", "chosen", "rejected", "preference", "num_votes", "cluster_id"]):
             preference = batch["preference"].to_numpy()
             for_a = np.where(_a_is_chosen(batch), preference, 1 - preference)
             tally.add(batch["pair_id"].to_pylist(), for_a, batch["num_votes"].to_numpy())
+            counted += batch.num_rows
+            display.update("votes", counted, self._num_read, "pairs")
             for cluster in pc.unique(batch["cluster_id"]).to_pylist():
                 self._splitter.observe(cluster)
         tally.close()
         return tally
 
-    def _write_pairs(self, tally: VoteTally) -> PartStream:
+    def _write_pairs(self, tally: VoteTally, display: ProgressDisplay) -> PartStream:
         pairs, position = PartStream(self._writer, PREFERENCES), 0
         for batch in self._batches(PREFERENCES.names):
             merged = self._merge_batch(batch, tally.read(position, position + batch.num_rows))
             position += batch.num_rows
             pairs.add_table(merged)
+            display.update("merge", position, self._num_read, "pairs")
             self._facts["ties"] += pc.sum(pc.equal(merged["preference"], 0.5)).as_py() or 0
             self._facts.update({f"{v['values']}_pairs": v["counts"] for v in pc.value_counts(merged["split"]).to_pylist()})
         pairs.close()

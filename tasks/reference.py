@@ -8,11 +8,11 @@ pairs, new votes on old pairs nothing. The artifact is the store's rows for one 
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
-from srpo_core.config import ModelSettings, PreferenceSettings, Resources
+from srpo_core.config import Dtype, LayoutChoice, ModelSettings, Resources, TrainingSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.workers.jobs import ReferenceJob
 from storage import parquet
@@ -33,7 +33,7 @@ logger = logging.getLogger("srpo")
 def compute_reference(
     reference: Artifact,
     preferences: Artifact,
-    training: PreferenceSettings,
+    training: TrainingSettings,
     *,
     model: ModelSettings,
     resources: Resources,
@@ -49,7 +49,7 @@ def compute_reference(
     found = find_artifact(home, "reference", fingerprint)
     if found is not None:
         return found
-    key = hash_of({"version": VERSION, "weights": reference.digest, "dtype": model.dtype, "layout": training.layout})
+    key = store_name(reference, model.dtype, training.layout)
     store = home / STORE / key
     with writing(home, "reference", fingerprint, version=VERSION, settings=asked, parents=parents) as writer, lease(store):
         if writer.artifact is not None:
@@ -77,6 +77,16 @@ def compute_reference(
         layout = json.loads((store / "layout.json").read_text(encoding="utf-8"))["layout"]
         counts = {"pairs": stream.num_rows, "pairs_computed": computed, "pairs_too_long": too_long}
         return writer.complete(files, counts=counts, info={"store": key, "layout": layout})
+
+
+def store_name(reference: Artifact, dtype: str, layout: str) -> str:
+    """The folder of `reference_rows` that holds the rows of one reference."""
+    return hash_of({"version": VERSION, "weights": reference.digest, "dtype": dtype, "layout": layout})
+
+
+def store_names(reference: Artifact) -> set[str]:
+    """Every folder of `reference_rows` that a policy as reference could use."""
+    return {store_name(reference, dtype, layout) for dtype in get_args(Dtype) for layout in get_args(LayoutChoice)}
 
 
 def _count(store: Path) -> int:

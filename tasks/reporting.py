@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from jinja2 import Environment, StrictUndefined
 
 from storage.parquet import write_atomically
-from storage.results_db import open_results, read_query
+from storage.results_db import open_results
 from storage.schemas import CURVE
+from storage.stored_queries import read_query
 from tasks.equal_compute_chart import equal_compute_charts
 from tasks.method_order import method_position
 from tasks.report_charts import training_charts, win_rate_charts
@@ -76,6 +76,7 @@ SELECT coalesce(p.name, e.policy_id) AS name, e.* FROM one_edit e LEFT JOIN poli
 ORDER BY name, e.policy_id, e.target DESC
 """
 _POLICIES = "SELECT policy_id, name, method, training_domains, settings FROM policies ORDER BY name, policy_id"
+_RUNS = "SELECT run_id, state, git_commit, record->>'$.prefect_page' AS page FROM runs ORDER BY run_id"
 _LINEAGE = """
 SELECT a.stage, a.fingerprint, a.complete, a.created_at, a.git_commit, a.counts,
     string_agg(l.parent_name || ' = ' || l.parent_stage || '/' || l.parent, ', ' ORDER BY l.parent_name) AS parents
@@ -110,7 +111,7 @@ def read_rates(home: Path) -> list[Row]:
 
 def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     rates, gains = _rows(connection, _RATES), _rows(connection, _GAINS)
-    log, collapse = _rows(connection, _TRAINING), _rows(connection, read_query("collapse"))
+    log, collapse = _rows(connection, _TRAINING), _rows(connection, read_query("collapse").sql)
     length, rules, compared = _rows(connection, _LENGTH), _rows(connection, _RULES), _rows(connection, _EQUAL_COMPUTE)
     several = _shared_names(log + rates + collapse)
     for row in rates + gains + log + collapse + length + rules + compared:
@@ -131,16 +132,18 @@ def _context(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "length": length,
         "rules": rules,
         "equal_compute": equal_compute_charts(compared),
-        "audits": _rows(connection, read_query("judge_audits")),
-        "looks": _rows(connection, read_query("sentinel")),
+        "audits": _rows(connection, read_query("judge_audits").sql),
+        "looks": _rows(connection, read_query("sentinel").sql),
         "chains": revision_chains(connection),
         "policies": _rows(connection, _POLICIES),
         "artifacts": _rows(connection, _LINEAGE),
-        "runs": _rows(connection, "SELECT run_id, state, git_commit FROM runs ORDER BY run_id"),
+        "runs": _rows(connection, _RUNS),
     }
 
 
 def _render(context: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined  # here, because every flow would pay for the import
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _percent, "span": _span, "points": _points, "number": _number}
     template = (resources.files("srpo_core") / "report.html.j2").read_text(encoding="utf-8")

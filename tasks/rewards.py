@@ -45,7 +45,8 @@ def compute_rewards(
         own = _drafts_by_prompt(drafts)
         journals = writer.path / JOURNALS
         rewards: dict[str, float] = {}
-        for game, verdict in decide_games(_games(own, prompts), judge, home, journal_folder=journals, resources=resources):
+        asking: dict[str, Any] = {"resources": resources, "about": "rewards of drafts"}
+        for game, verdict in decide_games(_games(own, prompts), judge, home, journal_folder=journals, **asking):
             if verdict.label is not None:
                 rewards[game.candidate_id], rewards[game.opponent_id] = read_rewards(verdict.label)
         stream = PartStream(writer, REWARDS)

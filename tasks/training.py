@@ -93,9 +93,15 @@ def train_policies(
     model: ModelSettings,
     resources: Resources,
     home: Path,
+    start: Artifact | None = None,
 ) -> list[Artifact]:
-    """One policy for each entry of `settings`, all trained from `reference` against its stored log-probs."""
+    """One policy for each entry of `settings`, all trained against the stored log-probs of `reference`.
+
+    Training begins with the weights of `start`, another policy trained against that reference; none = with the reference's own.
+    """
     parents = {"reference": reference, "preferences": preferences, "reference_rows": reference_rows}
+    if start is not None:
+        parents["start"] = start
     left_out: list[str] = []
     if contamination is not None:
         parents["contamination"] = contamination
@@ -114,7 +120,7 @@ def train_policies(
         def job(folder: Path) -> AnyJob:
             return PreferenceJob(
                 name=one.method,
-                model_folder=str(model_folder(reference)),
+                model_folder=str(model_folder(start or reference)),
                 dtype=model.dtype,
                 preferences=_paths(preferences),
                 left_out=left_out,

@@ -208,3 +208,22 @@ def test_judging_is_compared_with_a_bare_loop_and_its_memory_measured(capsys: py
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["throughput"]["over_bare_loop"] < 10 and result["throughput"]["requests_per_second"] > 1
     assert result["memory"]["games"] == [20, 200] and min(result["memory"]["peak_mib"]) > 20
+
+
+def test_publishing_is_compared_with_a_bare_load_and_never_blocks_a_reader(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import results
+
+    assert results.main(["--games", "100", "--repeats", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["games"] == 96 and found["publishing"]["over_bare_load"] > 0
+    assert found["readers"]["failed"] == 0 and found["readers"]["reads"] > 1
+    assert set(found["queries"]["slowest"]) < set(found["queries"]["all"])
+
+
+def test_ingestion_is_compared_with_two_other_readers_of_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import ingestion
+
+    assert ingestion.main(["--pairs", "200", "--repeats", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pairs"] == 200 and min(found["over_datasets"], found["over_bare_pyarrow"]) > 0
+    assert found["nothing_new_over_first"] < 1

@@ -19,20 +19,6 @@ from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
 from flows.inputs import DEFAULT_HOME, HOME_VARIABLE, open_home
 
-# Counts of manifests that mean something was left out or cut short; each is printed when it is not zero. Where several stages
-# or policies repeat a count, the stage that is asked is named in COUNTED_IN.
-LOSSES = {
-    "rejected_rows": "source rows rejected (srpo ask rejected_rows_by_reason)",
-    "contaminated_pairs": "pairs left out of training, because they overlap with an evaluation set",
-    "pairs_too_long": "pairs too long for the model's context, left out of training",
-    "demonstrations_too_long": "demonstrations too long for the model's context",
-    "prompts_truncated": "completions of a truncated prompt",
-    "finish:length": "completions cut at max_new_tokens",
-    "finish:empty_draft": "revisions of an empty draft",
-    "unscored": "games unscored (srpo ask unscored_reasons)",
-}
-COUNTED_IN = {"pairs_too_long": "reference", "rejected_rows": "preferences"}
-
 
 def run(
     preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="demo, tldr or chat.")] = None,
@@ -88,6 +74,7 @@ def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:
     from flows.commands.win_rate_table import read_win_rates
     from storage.results_tables import sampling_of
     from tasks.judge_identity import judge_name
+    from tasks.left_out import count_losses, read_used
 
     record = json.loads((home / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
     policies = [one["fingerprint"] for one in record["stages"] if one["stage"] == "policies"]
@@ -99,26 +86,14 @@ def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:
         "results": home / "results.duckdb",
         "report": home / "report.html",
         "policies": policies,
-        "losses": _losses(home, record["stages"]),
+        "losses": count_losses(read_used(home, record["stages"])),
         "win_rates": rows,
     }
 
 
-def _losses(home: Path, stages: list[dict[str, str]]) -> dict[str, int]:
-    """Everything that was left out or cut short in the artifacts of a run, by name of count, where it is not zero."""
-    from storage.artifact import find_artifact
-
-    found = dict.fromkeys(LOSSES, 0)
-    for stage, fingerprint in {(one["stage"], one["fingerprint"]) for one in stages}:
-        artifact = find_artifact(home, stage, fingerprint)
-        for name in LOSSES:
-            if artifact is not None and COUNTED_IN.get(name, stage) == stage:
-                found[name] += artifact.counts.get(name, 0)
-    return {name: count for name, count in found.items() if count}
-
-
 def _print_summary(summary: dict[str, Any], home: Path, preset: str | None, config: Path | None) -> None:
     from flows.commands.win_rate_table import print_win_rates
+    from tasks.left_out import LOSSES
 
     print("\nWin rate against the gold texts in percent, with its 95 % interval\n")
     print_win_rates(summary["win_rates"], summary["policies"])

@@ -132,7 +132,7 @@ class TestBadInput:
         field, value = setting.split("=")
         sentence = refusal(capsys, 2, "run", "--preset", "demo", "--set", setting, "--home", home)
         assert field in sentence
-        assert f"found {value}" in sentence
+        assert f": {value} is " in sentence  # the words of a form that refuses it
         own = field.removeprefix("training.")
         asked = ("train", "--policy", "p", "--preferences", "q", "--set", f"{own}={value}", "--home", home)
         assert own in refusal(capsys, 2, *asked)
@@ -255,7 +255,7 @@ class TestFailures:
         assert "No space left on device" in refusal(capsys, 1, "ingest", path, "--home", home)
 
     def test_a_bug_says_that_it_is_one(self, capsys, home, monkeypatch):
-        monkeypatch.setattr("storage.results_db.list_queries", lambda: 1 / 0)
+        monkeypatch.setattr("storage.stored_queries.list_queries", lambda: 1 / 0)
         assert "bug in srpo" in refusal(capsys, 1, "ask", "--home", home)
         assert "Traceback" in call(capsys, "ask", "--home", home, "--debug")[2]
         monkeypatch.setenv("SRPO_DEBUG", "1")

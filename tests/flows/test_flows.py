@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
-from prefect.testing.utilities import prefect_test_harness
 
-from flows import retrain, stage_tasks
+from flows import run_tags, stage_tasks
+from flows.equal_compute import compare_at_equal_compute
 from flows.generate import generate_revisions
 from flows.ingest import ingest_pairs
 from flows.judge import judge_revisions
@@ -30,12 +30,13 @@ from flows.reference import compute_reference_rows
 from flows.run import run_pipeline
 from flows.stage_tasks import as_prefect_task, is_transient
 from flows.train import train_policy, train_supervised
-from srpo_core.config import PipelineSettings, PreferenceSourceSettings
+from srpo_core.config import ApiJudgeSettings, PreferenceSourceSettings
 from srpo_core.errors import InputError, WorkFailed
 from storage.artifact import find_artifact
 from storage.errors import UnusableInput
 from storage.results_db import run_query
-from storage.runs import read_runs, record_run
+from storage.runs import read_runs
+from tests.judge_server import JudgeServer
 
 TINY = [
     "newsroom={num_demonstrations: 400, num_pairs: 120, num_prompts: 10}",
@@ -59,15 +60,10 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def server():
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="session")
 def run(server, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    state = run_pipeline(SETTINGS, str(home), return_state=True)
+    with tags("nightly"):
+        state = run_pipeline(SETTINGS, str(home), return_state=True)
     assert state.is_completed(), state.message
     (record,) = read_runs(home)
     return Run(home, UUID(record["prefect_run"]), record)
@@ -84,9 +80,30 @@ def tasks_of(client: SyncPrefectClient, flow_run_id: UUID) -> list[Any]:
 
 
 def test_a_run_is_named_by_preset_methods_and_data_and_recorded_with_its_flow_run(run, client):
-    assert client.read_flow_run(run.flow_run_id).name == "demo: srpo on newsroom"
+    flow_run = client.read_flow_run(run.flow_run_id)
+    assert flow_run.name == "demo: srpo on newsroom"
     assert run.record["state"] == "completed"
     assert run.record["settings"] == SETTINGS.model_dump(mode="json")
+
+
+def test_a_run_is_found_by_its_tags_and_keeps_those_it_had(run, client):
+    """The run was started with the tag that a deployment would have given it."""
+    flow_run = client.read_flow_run(run.flow_run_id)
+    assert flow_run.tags == ["nightly", "preset:demo", "method:srpo", "judge:rule", "data:newsroom"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"name": "tldr", "methods": ["srpo", "dpo"]}, "tldr: srpo, dpo on newsroom"),
+        ({"preferences": {"paths": ["hub:openai/summarize_from_feedback@ab12:comparisons/train"]}}, "on summarize_from_feedback"),
+        ({"preferences": {"paths": ["/data/a.jsonl", "b/*.parquet", "c", "d"]}}, "run: srpo on a.jsonl, *.parquet, 2 more"),
+        ({"preferences": {"paths": 7}, "methods": "dpo", "name": None}, "run: dpo on 7"),
+        ("no settings at all", "run: srpo on newsroom"),
+    ],
+)
+def test_names_of_runs_stay_short_and_never_fail(settings, name):
+    assert run_tags.run_name(settings).endswith(name)
 
 
 def test_every_stage_is_a_task_with_a_telling_name(run, client):
@@ -105,7 +122,9 @@ def test_the_server_knows_which_task_fed_which_and_no_value(run, client):
 
 def test_the_markdown_artifact_holds_the_table_curves_that_draw_and_links(run, client):
     text = next(one.data for one in client.read_artifacts() if one.key == "win-rates")
-    assert "| policy | eval_set | is_ood | revision 0 | revision 1 | n |" in text
+    assert "| policy | set | OOD | draft | rev. 1 | n |" in text
+    assert f"[flow run]({run.record['prefect_page']})" in text
+    assert str(run.flow_run_id) in run.record["prefect_page"]
     assert "240 games, 240 scored, 0 unscored" in text
     assert all(f"{run.home}/{stage['stage']}/{stage['fingerprint']}" in text for stage in run.record["stages"])
     assert f"{run.home}/runs/{run.record['run_id']}.json" in text
@@ -125,10 +144,54 @@ def test_the_sql_in_the_artifact_gives_the_table_artifact(run, client):
     assert len(run_query(run.home, sql[1])) == 2 * 3 * 2  # policies, evaluation sets, revisions
 
 
+def _is_progress_of(artifact, run):
+    return artifact.type == "progress" and artifact.flow_run_id == run.flow_run_id
+
+
 def test_device_work_shows_its_progress_up_to_the_end(run, client):
-    progress = {one.key: one.data for one in client.read_artifacts() if one.type == "progress"}
-    assert {"sft-sft", "reference-reference", "train-srpo", "generate-srpo-on-mix"} <= set(progress)
+    progress = {one.key: one.data for one in client.read_artifacts() if _is_progress_of(one, run)}
+    assert {"sft", "reference", "train-srpo", "generate-srpo-on-mix"} <= set(progress)
     assert set(progress.values()) == {100.0}
+    (told,) = [one.description for one in client.read_artifacts() if one.key == "train-srpo"]
+    assert re.match(r"step 3/3: .*loss \d", told)
+
+
+def test_what_the_run_took_is_told_by_stage_and_was_all_made_by_it(run, client):
+    text = next(one.data for one in client.read_artifacts() if one.key == "win-rates")
+    lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in text.splitlines() if " s | " in line}
+    timed = {one["stage"]: one for one in run.record["timings"]}
+    assert timed["train policies"]["seconds"] > 0 and len(timed["train policies"]["artifacts"]) == 1
+    assert lines["train policies"][1:3] == ["1", "0"] and lines["judge completions"][1:3] == ["6", "0"]
+    assert int(lines["generate completions"][4].replace(",", "")) > 0  # tokens
+
+
+def test_every_artifact_is_an_asset_that_names_what_it_was_made_from(run):
+    """Events arrive in batches; games name the completions and prompts they judge, and come with their counts."""
+    prefix = {
+        "event": {"prefix": ["prefect.asset.materialization"]},
+        "any_resource": {"id": [f"srpo://games/{run.ids('games')[0]}"]},
+    }
+    with get_client(sync_client=True) as client:
+        (event,) = _events(client, prefix, 1)
+        made = _events(client, {"event": prefix["event"], "any_resource": {"id": [f"prefect.flow-run.{run.flow_run_id}"]}}, 20)
+    games = find_artifact(run.home, "games", run.ids("games")[0])
+    assert games is not None
+    upstream = {one["prefect.resource.id"] for one in event["related"] if one["prefect.resource.role"] == "asset"}
+    assert upstream == {f"srpo://{one['stage']}/{one['fingerprint']}" for one in games.manifest["parents"].values()}
+    assert any(one.startswith("srpo://completions/") for one in upstream)
+    assert event["payload"]["counts"] == games.counts
+    made_ids = {one["resource"]["prefect.resource.id"] for one in made}
+    assert {f"srpo://{one['stage']}/{one['fingerprint']}" for one in run.record["stages"]} <= made_ids
+    assert any(one.startswith("srpo://sources/") for one in made_ids), "made on the way to the merge that the stage returns"
+
+
+def _events(client: SyncPrefectClient, wanted: dict[str, Any], at_least: int) -> list[dict[str, Any]]:
+    until = time.monotonic() + 20
+    while True:
+        found = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50}).json()["events"]
+        if len(found) >= at_least or time.monotonic() > until:
+            return found
+        time.sleep(0.5)
 
 
 def test_what_stages_log_reaches_the_runs_log(run, client):
@@ -138,7 +201,8 @@ def test_what_stages_log_reaches_the_runs_log(run, client):
     while time.monotonic() < until and not any("write report" in line for line in lines):
         lines = [log.message for log in client.read_logs(wanted, limit=200) if log.name.startswith("srpo")]
         time.sleep(0.5)
-    assert any(line.startswith("sft: 6 of 6 steps") for line in lines)
+    assert any(re.match(r"sft step 6/6: .*loss \d", line) for line in lines)
+    assert any(line.startswith("sft: everything the workers print is in ") for line in lines)
     assert any("0 of 120 pairs overlap" in line for line in lines)
     assert sum(line.startswith("small model:") for line in lines) == 1  # not twice
 
@@ -163,6 +227,42 @@ def test_a_stage_flow_makes_what_the_pipeline_makes_and_so_finds_it_complete(run
     completions = generate_revisions(srpo, prompts, SETTINGS.generation, **work)
     assert completions == run.ids("completions")[3:]
     assert judge_revisions(completions, SETTINGS.judge, home=home) == run.ids("games")[3:]
+
+
+def test_the_flow_of_a_stage_ends_with_a_page_of_what_it_found_or_made(run, client):
+    """The completions of the test before were there already; ids, counts and the next command are those of the artifacts."""
+    (completions,) = {one.data for one in client.read_artifacts() if one.key == "made-completions"}
+    for fingerprint in run.ids("completions")[3:]:
+        assert f"`{fingerprint}`, complete already, made" in completions
+        assert f"Next: `srpo judge --completions {fingerprint} --home {run.home}`" in completions
+    assert "| completions | 20 |" in completions
+    srpo = find_artifact(run.home, "policies", run.ids("policies")[2])
+    (policies,) = {
+        one.data for one in client.read_artifacts() if one.key == "made-policies" and run.ids("policies")[2] in one.data
+    }
+    parents = [f"- {role}: `{one['stage']}/{one['fingerprint']}`" for role, one in srpo.manifest["parents"].items()]
+    assert len(parents) >= 2 and all(parent in policies for parent in parents)
+
+
+def test_the_flow_of_equal_compute_compares_revisions_with_drafts(run, client):
+    asked = {"num_samples": 2, "select": ["judge"]}
+    policy, prompts, judge = run.ids("policies")[-1], run.ids("prompts")[:1], SETTINGS.judge.model_dump()
+    work = {"settings": asked, "generation": SETTINGS.generation, "home": str(run.home)}
+    state = compare_at_equal_compute(policy[:8], prompts, judge, **work, return_state=True)
+    (made,) = state.result()
+    assert client.read_flow_run(state.state_details.flow_run_id).name == "equal compute: srpo on id"
+    artifact = find_artifact(run.home, "equal_compute", made)
+    assert artifact is not None and artifact.manifest["parents"]["policy"]["fingerprint"] == policy
+
+
+def test_the_flow_of_judging_takes_another_policys_completions_as_opponents(run, client):
+    sft, srpo = run.ids("completions")[0], run.ids("completions")[3]
+    opponents = {"completions": sft, "revision_index": 1}
+    state = judge_revisions([srpo], SETTINGS.judge.model_dump(), opponents, home=str(run.home), return_state=True)
+    (made,) = state.result()
+    assert client.read_flow_run(state.state_details.flow_run_id).name == "judge: srpo on id by rule"
+    artifact = find_artifact(run.home, "games", made)
+    assert artifact is not None and artifact.manifest["parents"]["opponents"]["fingerprint"] == sft
 
 
 def test_publishing_makes_the_database_anew(run):
@@ -195,7 +295,8 @@ def test_settings_that_contradict_each_other_fail_the_run_with_their_sentence(ru
     asked = SETTINGS.model_dump() | {"preferences": {"paths": ["pairs.jsonl"]}}
     state = run_pipeline(asked, str(run.home), return_state=True)
     assert state.is_failed()
-    assert "expected exactly one of newsroom and preferences, found both" in state.message
+    sentence = "expected exactly one of newsroom and preferences, found both"
+    assert state.message == f"setting settings in the parameters of run: {sentence}"
 
 
 def test_a_failed_connection_is_tried_again(run, client, monkeypatch):
@@ -234,40 +335,15 @@ def test_only_connections_are_transient(error, cause, transient):
     assert is_transient(error) is transient
 
 
-def test_retraining_without_new_pairs_ends_as_nothing_new(run, client):
-    begun = time.monotonic()
-    state = retrain.retrain_on_new_data(SETTINGS, str(run.home), return_state=True)
-    assert (state.is_completed(), state.name) == (True, "NothingNew")
-    assert run.record["run_id"] in state.message
-    assert time.monotonic() - begun < 20
-    assert len(read_runs(run.home)) == 1
-    names = {one.name for one in tasks_of(client, state.state_details.flow_run_id)}
-    assert names == {"write newsroom", "ingest preferences"}
-
-
-def test_retraining_with_new_pairs_runs_the_pipeline(run, monkeypatch):
-    more = SETTINGS.model_copy(update={"newsroom": SETTINGS.newsroom.model_copy(update={"num_pairs": 130})})
-    monkeypatch.setattr(retrain, "run_and_show", lambda settings, home: f"run on {settings.newsroom.num_pairs} pairs")
-    assert retrain.retrain_on_new_data(more, str(run.home)) == "run on 130 pairs"
-
-
-def test_other_settings_are_new_work_and_another_spread_over_processes_is_not(run):
-    (digest,) = [one["digest"] for one in run.record["stages"] if one["stage"] == "preferences"]
-    preferences = find_artifact(run.home, "preferences", run.ids("preferences")[0])
-    assert preferences is not None and preferences.digest == digest
-
-    def changed(assignment: str) -> PipelineSettings:
-        return resolve_settings("demo", None, [*TINY, assignment])
-
-    assert retrain.is_same_work(run.record, SETTINGS, preferences)
-    assert retrain.is_same_work(run.record, changed("resources.num_processes=2"), preferences)
-    assert not retrain.is_same_work(run.record, changed("training.beta=0.2"), preferences)
-
-
-def test_the_last_run_is_the_deployments_own_newest_completed_one(tmp_path):
-    runs = (("1", "completed", "weekly"), ("2", "completed", "weekly"), ("3", "failed", "weekly"), ("4", "completed", "demo"))
-    for run_id, state, deployment in runs:
-        record_run(tmp_path, run_id, state=state, settings={}, artifacts=[], prefect_run=None, deployment=deployment)
-    last = retrain.last_run_of(tmp_path, "weekly")
-    assert last is not None and last["run_id"] == "2"
-    assert retrain.last_run_of(tmp_path, "other") is None
+def test_asking_a_judge_over_http_shows_its_progress_and_what_it_took(run, client):
+    """20 completions against one gold each, in both orders."""
+    with JudgeServer() as judge_server:
+        judge = ApiJudgeSettings(model="test-judge", base_url=judge_server.url, timeout_seconds=5)
+        (games,) = judge_revisions(run.ids("completions")[3:4], judge, home=str(run.home))
+    artifacts = client.read_artifacts()
+    (progress,) = [one for one in artifacts if one.key == "judge-srpo-on-id"]
+    assert (progress.type, progress.data) == ("progress", 100.0)
+    made = find_artifact(run.home, "games", games)
+    (page,) = [one.data for one in artifacts if one.key == "made-games" and games in one.data]
+    assert made is not None and f"It took {made.info['spent']['requests']} requests" in page
+    assert f"`{games}`, made now" in page

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows import pipeline
+from flows import training_stages
 from flows.pipeline import run_recorded, run_stages
 from flows.presets import list_presets, load_preset, override
 from srpo_core.config import PipelineSettings, parse_settings
@@ -28,7 +28,7 @@ def unchanged(stage: Any) -> Any:
 @pytest.mark.parametrize(
     ("assignment", "found"),
     [
-        ("judge.preset=nope", "judge preset"),
+        ("judge.preset=nope", "'nope' is not one of"),
         ("judge.api_key_variable=NO_SUCH_KEY", "NO_SUCH_KEY"),
         ("resources.accelerate_config=nope.yaml", "nope.yaml"),
     ],
@@ -68,7 +68,7 @@ def test_a_failed_run_tells_what_it_had_used(tmp_path: Path, monkeypatch: pytest
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(pipeline, "prepare_base_model", broken)
+    monkeypatch.setattr(training_stages, "prepare_base_model", broken)
     tiny = [f"newsroom.num_{what}={number}" for what, number in (("demonstrations", 100), ("pairs", 20), ("prompts", 10))]
     with pytest.raises(RuntimeError):
         run_recorded(settings("demo", *tiny), tmp_path, unchanged)

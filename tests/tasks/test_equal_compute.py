@@ -16,8 +16,9 @@ from srpo_core.records import Completion, user_prompt
 from srpo_core.scoring.knockout import Bracket
 from srpo_core.workers import generate
 from storage.artifact import Artifact, list_artifacts
-from storage.results_db import read_query, run_query
+from storage.results_db import run_query
 from storage.schemas import COMPLETIONS, LIKELIHOODS, PROMPTS, REWARDS
+from storage.stored_queries import ask_query
 from tasks import equal_compute as stage
 from tasks.equal_compute import compare_equal_compute, read_tables
 from tasks.knockouts import play_knockouts, read_winners
@@ -273,11 +274,11 @@ def test_published_results_hold_the_tables_and_the_drafts_leave_the_revision_cur
     rates = run_query(setting.home, "SELECT revision_index, win_rate, n_scored FROM win_rates ORDER BY 1").to_pylist()
     assert {row["revision_index"]: row["win_rate"] for row in rates} == pytest.approx(chain)
     matches = read_tables(first)[1]
-    asked = run_query(setting.home, read_query("equal_compute")).to_pylist()
+    asked = ask_query(setting.home, "equal_compute").to_pylist()
     assert [(r["selector"], r["num_revisions"]) for r in asked] == sorted((r["selector"], r["num_revisions"]) for r in matches)
     setting.compare(ASKED.model_copy(update={"num_samples": 7}))
     publish_results(setting.home)
-    again = run_query(setting.home, read_query("equal_compute")).to_pylist()
+    again = ask_query(setting.home, "equal_compute").to_pylist()
     assert len(again) == len(asked), "the newest answer counts"
     counts = "SELECT (SELECT count(*) FROM likelihoods) AS likelihoods, (SELECT count(*) FROM knockout_matches) AS matches"
     assert run_query(setting.home, counts).to_pylist() == [{"likelihoods": 6 * 13, "matches": 6 * (7 + 9)}]

@@ -92,17 +92,20 @@ def test_a_workers_sentence_arrives_as_its_error(
         run(tmp_path)
 
 
-def test_a_crash_shows_the_end_of_the_output(tmp_path: Path, worker: Any) -> None:
+def test_a_crash_is_one_sentence_with_the_last_line_and_the_lines_before_in_the_log(
+    tmp_path: Path, worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     worker("for i in range(40): print('line', i)\nraise ZeroDivisionError('in the worker')")
-    with pytest.raises(WorkFailed, match=r"train: the worker ended with status 1; its last lines, of .*output.log") as caught:
+    wanted = r"^train: the worker ended with status 1; its last line was: ZeroDivisionError: in the worker \(all .*output.log\)$"
+    with pytest.raises(WorkFailed, match=wanted), caplog.at_level(logging.ERROR, "srpo"):
         run(tmp_path)
-    assert "ZeroDivisionError: in the worker" in str(caught.value) and "line 39" in str(caught.value)
-    assert "line 20" not in str(caught.value)
+    (tail,) = [message for message in caplog.messages if "the last lines of" in message]
+    assert "line 39" in tail and "line 20" not in tail
 
 
-def test_a_killed_worker_is_a_failure(tmp_path: Path, worker: Any) -> None:
+def test_a_killed_worker_is_a_failure_that_names_the_likely_cause(tmp_path: Path, worker: Any) -> None:
     worker("os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(WorkFailed, match="the worker ended with status -9"):
+    with pytest.raises(WorkFailed, match=r"^train: the worker was ended by SIGKILL, .* short of memory; .*output.log\)$"):
         run(tmp_path)
 
 
@@ -118,7 +121,7 @@ def test_progress_reaches_the_log_also_where_two_processes_wrote_at_once(
     )
     with caplog.at_level(logging.INFO, "srpo"):
         run(tmp_path)
-    assert any("sft: 2 of 2 steps" in message and "loss 0.5" in message for message in caplog.messages)
+    assert any("sft step 2/2" in message and "loss 0.5" in message for message in caplog.messages)
 
 
 def test_the_next_attempt_keeps_the_log_and_reads_its_own_lines_only(tmp_path: Path, worker: Any) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from storage import schemas
 from storage.artifact import list_artifacts
-from storage.results_db import open_results, read_query, run_query
+from storage.results_db import open_results, run_query
 from storage.results_relations import comparisons
+from storage.stored_queries import ask_query
 from tasks.publishing import publish_results
 from tasks.statistics import compute_statistics
 from tests.homes import decode_again, make_home, put_completions, put_diagnostics, put_games, put_policy
@@ -68,7 +69,7 @@ def test_methods_are_compared_only_where_they_were_decoded_alike(decoded_twice):
 
 
 def test_only_the_exact_judges_win_rates_against_gold_are_held_against_the_ceiling(decoded_twice):
-    found = rows(decoded_twice, read_query("share_of_ceiling"))
+    found = ask_query(decoded_twice, "share_of_ceiling").to_pylist()
     assert {(row["judge"], row["opponent"]) for row in found} == {("rule", "gold")}
     key = [(row["eval_set"], row["sampling"], row["revision_index"]) for row in found]
     assert len(key) == len(set(key)) == 4 + 4 + 2  # two sets decoded once, one of them again with a single revision
@@ -109,7 +110,7 @@ def test_a_policy_called_gold_is_not_the_gold(tmp_path):
 def test_stored_queries_keep_decodings_judges_and_opponents_apart(decoded_twice):
     """Three judged settings of srpo on 'id' for each of two ways of decoding: rule and model against gold, rule against dpo."""
     asked = {
-        name: rows(decoded_twice, read_query(name))
+        name: ask_query(decoded_twice, name).to_pylist()
         for name in ("win_rates", "revision_gain", "worst_prompts", "lineage_of_win_rate")
     }
     setting = ("eval_set", "opponent", "opponent_revision_index", "judge", "temperature", "sampling")

@@ -1,0 +1,49 @@
+"""What a flow shows of its result in the UI: a pipeline run its win rates, the flow of one stage what that stage made."""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+
+from storage.artifact import Artifact
+from tasks.progress_artifacts import artifact_key
+from tasks.run_summary import summarise_run
+from tasks.stage_summary import describe_artifacts, describe_published
+
+logger = logging.getLogger("srpo")
+
+
+def show_run(home: Path, run_id: str) -> None:
+    """Put the summary of a recorded and published run into the UI: a page, and its table to sort."""
+    summary = summarise_run(home, run_id)
+    _create(create_markdown_artifact, summary.markdown, "win-rates", f"Win rates of run {run_id}")
+    _create(create_table_artifact, summary.rows, "win-rates-table", f"Win rates of run {run_id}, by this SQL: {summary.sql}")
+
+
+def show_made(artifacts: Sequence[Artifact]) -> list[str]:
+    """Put what the flow of a stage made into the UI, one page; returns the artifacts' ids."""
+    context = FlowRunContext.get()
+    began = datetime.now(UTC) if context is None else context.start_time
+    stages = dict.fromkeys(one.stage for one in artifacts)
+    ids = [one.fingerprint for one in artifacts]
+    if artifacts:
+        text = describe_artifacts(artifacts, began)
+        _create(create_markdown_artifact, text, artifact_key("made", *stages), f"{', '.join(stages)}: {', '.join(ids)}")
+    return ids
+
+
+def show_published(database: Path, report: Path) -> None:
+    """Put where the published results are into the UI."""
+    _create(create_markdown_artifact, describe_published(database, report), "made-results", str(database))
+
+
+def _create(create: Callable[..., Any], content: Any, key: str, description: str) -> None:
+    """A server that is away does not fail a flow whose work is done."""
+    try:
+        create(content, key=key, description=description)
+    except Exception as error:  # noqa: BLE001  (the client lets its transport's errors through)
+        logger.warning("the artifact %s was not stored on the server: %s", key, error)
