@@ -17,7 +17,7 @@ demo: install  ## install, run the whole pipeline on the embedded default, print
 test: install-dev  ## install, then lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: install-dev  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -15,7 +15,9 @@ from typing import Any
 from flows.pipeline import locate_sources
 from flows.presets import load_preset, override
 from srpo_core.charts import Line, line_chart, standalone
-from srpo_core.config import PipelineSettings, PreferenceSettings, SupervisedSettings, parse_settings
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from storage.artifact import Artifact
 from storage.schemas import TRAINING_LOG
 from tasks.demonstrations import ingest_demonstrations

@@ -17,8 +17,8 @@ import torch
 from benchmarks.measure import Cell, Setting, Side, compare, parse, run
 from benchmarks.shapes import ASSISTANT_ID, TEMPLATES, Shape, make_model, make_prompts, word_tokenizer
 from benchmarks.sides import attending, finish
-from srpo_core.config import GenerationSettings
 from srpo_core.decoding import fit, write_chains
+from srpo_core.settings.model import GenerationSettings
 from srpo_core.tokenization import PromptTokenizer
 
 PROMPTS = {"tldr": 8, "hh": 8, "uf": 8}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import PreferenceSourceSettings
+from srpo_core.settings.data import PreferenceSourceSettings
 from tasks.preferences import ingest_preferences
 
 FILES = 20

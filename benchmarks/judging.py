@@ -171,7 +171,7 @@ def _summary(number: int, kind: int) -> str:
 
 
 def _settings(url: str) -> Any:
-    from srpo_core.config import ApiJudgeSettings
+    from srpo_core.settings.judges import ApiJudgeSettings
 
     return ApiJudgeSettings(model="benchmark", base_url=url, max_concurrency=CONCURRENCY, max_attempts=1)
 

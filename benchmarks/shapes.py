@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from srpo_core.config import TemplateSettings
 from srpo_core.models import ASSISTANT, CHAT_TEMPLATE, END, PAD, SYSTEM, USER
 from srpo_core.objectives import PairExample
 from srpo_core.records import Prompt, user_prompt
+from srpo_core.settings.model import TemplateSettings
 from srpo_core.tokenization import PairTokens, PromptTokenizer, hash_sequences
 
 SPECIAL = (PAD, END, USER, ASSISTANT, SYSTEM)  # ids 0 to 4; every other id is a word

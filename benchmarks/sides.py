@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from benchmarks.measure import Side
 from benchmarks.shapes import as_examples
 from srpo_core.batches import Batch, PlainBatch, batch_groups, make_trie_batches
-from srpo_core.config import PreferenceSettings
 from srpo_core.logprobs import SequenceLogps
 from srpo_core.objectives import PreferenceObjective
+from srpo_core.settings.training import PreferenceSettings
 from srpo_core.tokenization import PairTokens
 from srpo_core.trie import TokenSequence, TokenTrie, build_trie
 

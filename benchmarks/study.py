@@ -30,8 +30,9 @@ import numpy as np
 from benchmarks.study_tables import write_tables
 from flows.pipeline import run_recorded, run_stages
 from flows.presets import load_preset, override
-from srpo_core.config import PipelineSettings, parse_settings
 from srpo_core.scoring.resampling import crossed_bootstrap
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
 from storage.results_db import run_query
 
 METHODS = ("srpo", "dpo", "ipo", "dpo_both", "ipo_both")

@@ -6,8 +6,8 @@ from prefect import flow, runtime
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from flows.stage_tasks import fails_in_one_sentence, home_folder
-from srpo_core.config import Settings
+from flows.under_prefect.stage_tasks import fails_in_one_sentence, home_folder
+from srpo_core.settings.base import Settings
 from storage.stored_queries import list_queries
 from tasks.answers import answer_question
 

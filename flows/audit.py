@@ -5,12 +5,13 @@ from typing import Any
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.inputs import find_input
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, setting_of
-from srpo_core.audit_settings import AgreementAuditSettings, AuditSettings, InjectionAuditSettings, SentinelAuditSettings
-from srpo_core.config import AskedJudgeSettings, JudgeSettings, Resources, ScoringResources, as_judge
+from flows.under_prefect.forms import form
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of
+from srpo_core.settings.audit import AgreementAuditSettings, AuditSettings, InjectionAuditSettings, SentinelAuditSettings
+from srpo_core.settings.judges import AskedJudgeSettings, JudgeSettings, as_judge
+from srpo_core.settings.resources import Resources, ScoringResources
 from storage.artifact import Artifact
 from tasks.agreement_audit import audit_preferences
 from tasks.injection_audit import audit_injections

@@ -29,7 +29,7 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, SystemExit):
         return Ending("cancelled", f"ended by SIGTERM; {AGAIN}")
     if _is_signal_of_prefect(error):
-        from flows.cancellation import CANCELLED, is_cancelled
+        from flows.under_prefect.cancellation import CANCELLED, is_cancelled
 
         return Ending("cancelled", CANCELLED) if is_cancelled() else Ending("failed", f"ended by SIGTERM; {AGAIN}")
     return Ending("failed", unforeseen(error))

@@ -2,20 +2,15 @@
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.run_names import called
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
-from srpo_core.config import (
-    ComparisonResources,
-    Dtype,
-    EqualComputeSettings,
-    GenerationSettings,
-    Resources,
-    ScoringJudgeSettings,
-    as_judge,
-)
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_names import called
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.settings.judges import ScoringJudgeSettings, as_judge
+from srpo_core.settings.model import Dtype, GenerationSettings
+from srpo_core.settings.pipeline import EqualComputeSettings
+from srpo_core.settings.resources import ComparisonResources, Resources
 from tasks.equal_compute import compare_equal_compute
 
 SETTINGS = EqualComputeSettings.model_validate({})

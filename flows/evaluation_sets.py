@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.training_stages import Stage
-from srpo_core.config import ApiJudgeSettings, JudgeSettings
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings
 from storage.artifact import Artifact
 from tasks.judging import judge_completions
 from tasks.side_by_side import raise_if_stopped, side_by_side

@@ -2,12 +2,13 @@
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.run_names import called
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
-from srpo_core.config import DecodingResources, Dtype, GenerationSettings, Resources
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_names import called
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.settings.model import Dtype, GenerationSettings
+from srpo_core.settings.resources import DecodingResources, Resources
 from tasks.generation import generate_completions
 
 SETTINGS = GenerationSettings.model_validate({})

@@ -2,10 +2,10 @@
 
 from prefect import runtime
 
-from flows.forms import form
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, setting_of, short_name
-from srpo_core.config import PreferenceSourceSettings
+from flows.under_prefect.forms import form
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of, short_name
+from srpo_core.settings.data import PreferenceSourceSettings
 from tasks.preferences import ingest_preferences
 
 

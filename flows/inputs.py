@@ -70,7 +70,8 @@ def find_input(home: Path, stage: str, text: str) -> "Artifact":
 
 def adopt_model(home: Path, name: str) -> "Artifact":
     """A model folder or a hub model as a policy. Raises InputError also when its tokenizer has no chat template."""
-    from srpo_core.config import ModelSettings, TemplateSettings, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.model import ModelSettings, TemplateSettings
     from tasks.models import adopt_reference
 
     model = parse_settings(ModelSettings, {"name_or_path": name}, "model")
@@ -80,7 +81,8 @@ def adopt_model(home: Path, name: str) -> "Artifact":
 
 def register_model(home: Path, name: str) -> "Artifact":
     """A model folder or a hub model as a policy. Raises InputError when it has no weights or tokenizer, or cannot be had."""
-    from srpo_core.config import ModelSettings, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.model import ModelSettings
     from tasks.models import prepare_base_model
 
     return prepare_base_model(parse_settings(ModelSettings, {"name_or_path": name}, "model"), home, None)
@@ -132,7 +134,7 @@ class StageSettings:
     ) -> None:
         """`own`: the section of settings without a dot. Raises InputError for a section the command does not use."""
         from flows.presets import override, read_settings_file
-        from srpo_core.config import PipelineSettings
+        from srpo_core.settings.pipeline import PipelineSettings
 
         values = read_settings_file(config.expanduser()) if config else {}
         unknown = sorted(set(values) - set(PipelineSettings.model_fields))
@@ -157,7 +159,7 @@ class StageSettings:
 
     def section(self, section_name: str, form: Any, **given: Any) -> Any:
         """One section, checked, with options that were `given` (not None) put over it. Raises InputError naming the setting."""
-        from srpo_core.config import parse_settings
+        from srpo_core.settings.base import parse_settings
 
         values = self.values.get(section_name)
         if values is not None and not isinstance(values, dict):
@@ -168,13 +170,13 @@ class StageSettings:
 
     def resources(self) -> Any:
         """How the work is spread."""
-        from srpo_core.config import Resources
+        from srpo_core.settings.resources import Resources
 
         return self.section("resources", Resources)
 
     def model(self, origin: "Artifact | None" = None, name: str | None = None) -> Any:
         """The model settings; arithmetic is that of `origin`, the policy it starts from, unless said otherwise."""
-        from srpo_core.config import ModelSettings
+        from srpo_core.settings.model import ModelSettings
 
         section = self.values.get("model") or {}
         given: dict[str, Any] = {"name_or_path": name}

@@ -6,14 +6,15 @@ from typing import Annotated
 from prefect import runtime
 
 from flows.evaluation_sets import judge_sets
-from flows.forms import form
 from flows.inputs import find_input
-from flows.run_names import called
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, setting_of
-from srpo_core.config import ApiJudgeSettings, JudgeSettings, OpponentSettings, Resources, ScoringResources
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_names import called
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of
 from srpo_core.form_schema import OneOfKinds
 from srpo_core.judging.request_limits import Spent
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings, OpponentSettings
+from srpo_core.settings.resources import Resources, ScoringResources
 from storage.artifact import Artifact
 from tasks.sentinel import look_at_sentinel
 

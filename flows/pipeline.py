@@ -12,17 +12,13 @@ from typing import Any, NamedTuple
 from flows.evaluation_sets import judge_sets
 from flows.recorded_run import run_with_record
 from flows.training_stages import Stage, make_reference, train_against
-from srpo_core.config import (
-    ApiJudgeSettings,
-    DemonstrationSettings,
-    PipelineSettings,
-    PreferenceSourceSettings,
-    PromptSourceSettings,
-)
 from srpo_core.errors import InputError
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import read_api_key
 from srpo_core.judging.request_limits import Spent
+from srpo_core.settings.data import DemonstrationSettings, PreferenceSourceSettings, PromptSourceSettings
+from srpo_core.settings.judges import ApiJudgeSettings
+from srpo_core.settings.pipeline import PipelineSettings
 from storage.artifact import Artifact
 from tasks.demonstrations import ingest_demonstrations
 from tasks.diagnostics import Diagnostics, complete_diagnostics

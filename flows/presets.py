@@ -5,8 +5,9 @@ from typing import Any
 
 import yaml
 
-from srpo_core.config import PipelineSettings, parse_settings
 from srpo_core.errors import InputError
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
 
 FOLDER = Path(__file__).parent / "presets"
 

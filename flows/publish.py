@@ -1,8 +1,8 @@
 """`publish_home`: the flow of `srpo publish` and `srpo report`, everything in a home as one database and one page."""
 
-from flows.forms import form
-from flows.stage_artifacts import show_published
-from flows.stage_tasks import as_prefect_task, home_folder
+from flows.under_prefect.forms import form
+from flows.under_prefect.stage_artifacts import show_published
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
 from tasks.publishing import publish_results
 from tasks.reporting import write_report
 

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from flows.endings import ending_of
-from flows.run_pages import run_page
 from flows.training_stages import Stage
+from flows.under_prefect.run_pages import run_page
 from storage.artifact import Artifact
 from storage.runs import find_run, holding, record_run, utc_now
 from tasks.publishing import publish_results

@@ -2,12 +2,14 @@
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.run_names import called
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
-from srpo_core.config import Dtype, LayoutChoice, Resources, ScoringResources, TrainingSettings
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_names import called
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.settings.model import Dtype
+from srpo_core.settings.resources import Resources, ScoringResources
+from srpo_core.settings.training import LayoutChoice, TrainingSettings
 from tasks.reference import compute_reference
 
 RESOURCES = ScoringResources.model_validate({})

@@ -14,13 +14,13 @@ from prefect.input import RunInput
 from prefect.states import Completed, State
 from pydantic import Field, ValidationError
 
-from flows.events import POLICY_PROMOTED, POLICY_REJECTED, announce
-from flows.forms import form
 from flows.retraining import Approval, Approve, Outcome, retrain
-from flows.run_tags import name_run, tag_run
-from flows.stage_artifacts import show_run
-from flows.stage_tasks import as_prefect_task, home_folder
-from srpo_core.config import RetrainSettings
+from flows.under_prefect.events import POLICY_PROMOTED, POLICY_REJECTED, announce
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_tags import name_run, tag_run
+from flows.under_prefect.stage_artifacts import show_run
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
+from srpo_core.settings.retraining import RetrainSettings
 from tasks.promotion import Proposal, proposal_markdown
 
 STATE_NAMES = {"nothing_new": "NothingNew", "promoted": "Promoted", "rejected": "Rejected"}

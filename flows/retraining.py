@@ -19,10 +19,11 @@ from flows.evaluation_sets import judge_sets
 from flows.pipeline import check_at_once, locate_sources
 from flows.recorded_run import run_with_record
 from flows.training_stages import Stage, make_reference, train_against
-from srpo_core.config import ApiJudgeSettings, RetrainSettings
 from srpo_core.errors import InputError
 from srpo_core.judging.request_limits import Spent
 from srpo_core.scoring.promotion import spend_level
+from srpo_core.settings.judges import ApiJudgeSettings
+from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact
 from storage.registry import record_decision, record_look
 from tasks.demonstrations import ingest_demonstrations

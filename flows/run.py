@@ -8,12 +8,12 @@ from pathlib import Path
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.pipeline import run_recorded
-from flows.run_tags import name_run, tag_run
-from flows.stage_artifacts import show_run
-from flows.stage_tasks import as_prefect_task, home_folder
-from srpo_core.config import PipelineSettings
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_tags import name_run, tag_run
+from flows.under_prefect.stage_artifacts import show_run
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
+from srpo_core.settings.pipeline import PipelineSettings
 
 
 @form("run", name_run)

@@ -4,24 +4,17 @@ from typing import Any
 
 from prefect import runtime
 
-from flows.forms import form
 from flows.inputs import find_input, find_policy
-from flows.run_names import called
-from flows.stage_artifacts import show_made
-from flows.stage_tasks import as_prefect_task, home_folder, model_like, setting_of, short_name
 from flows.training_stages import train_against
-from srpo_core.config import (
-    DemonstrationSettings,
-    Dtype,
-    GenerationSettings,
-    ModelSettings,
-    PreferenceSettings,
-    Resources,
-    SupervisedSettings,
-    TemplateSettings,
-    TrainingResources,
-)
+from flows.under_prefect.forms import form
+from flows.under_prefect.run_names import called
+from flows.under_prefect.stage_artifacts import show_made
+from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of, short_name
 from srpo_core.errors import InputError
+from srpo_core.settings.data import DemonstrationSettings
+from srpo_core.settings.model import Dtype, GenerationSettings, ModelSettings, TemplateSettings
+from srpo_core.settings.resources import Resources, TrainingResources
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from tasks.demonstrations import ingest_demonstrations
 from tasks.models import prepare_base_model
 from tasks.training import train_reference

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import PipelineSettings, PreferenceSettings
+from srpo_core.settings.pipeline import PipelineSettings
+from srpo_core.settings.training import PreferenceSettings
 from storage.artifact import Artifact
 from tasks.models import adopt_reference, prepare_base_model
 from tasks.prompts import find_contamination

@@ -7,9 +7,9 @@ Every completion draws its random numbers from a seed of its own, so a text does
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from srpo_core.config import Dtype, GenerationSettings
 from srpo_core.continuation import Decoding, Generated, RevisionDecoder
 from srpo_core.records import Completion, content_id, seed_from
+from srpo_core.settings.model import Dtype, GenerationSettings
 from srpo_core.tokenization import PairTooLong, PromptTokenizer
 
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from srpo_core.config import Dtype, LoraSettings, SmallModelSettings
 from srpo_core.errors import InputError
+from srpo_core.settings.model import Dtype, LoraSettings, SmallModelSettings
 
 ADAPTER_FILE = "adapter_config.json"
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"

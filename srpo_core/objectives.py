@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from srpo_core.batches import Batch, Group
-from srpo_core.config import PreferenceSettings
 from srpo_core.errors import InputError
 from srpo_core.losses import LOSSES, REQUIRED_LOGPS, log_ratios, logps_from_columns, loss_scale_factor, mean_logps, pair_metrics
 from srpo_core.losses import sft_loss as imitation_loss
+from srpo_core.settings.training import PreferenceSettings
 from srpo_core.tokenization import PairTokens, PairTooLong, PromptTokenizer, tokenize_demonstrations, tokenize_pairs
 from srpo_core.trie import TokenSequence
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srpo_core.config import TemplateSettings
 from srpo_core.errors import InputError
 from srpo_core.records import Message, Prompt
+from srpo_core.settings.model import TemplateSettings
 
 HEADERS: Mapping[str, tuple[str, str]] = {  # kind -> header without and with an example summary
     "tldr": (

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srpo_core.config import GenerationSettings, TemplateSettings, parse_settings
 from srpo_core.errors import InputError
 from srpo_core.plain_text import Ids, PlainTextEncoder
 from srpo_core.records import Prompt
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.model import GenerationSettings, TemplateSettings
 from srpo_core.templates import PromptTemplate, Segment, roles_of
 
 TEMPLATE_FILE = "srpo_template.json"

@@ -24,12 +24,14 @@ from torch import Tensor
 from srpo_core import checkpoints
 from srpo_core.batches import Batch, Layout, batch_groups
 from srpo_core.checkpoints import LogRow
-from srpo_core.config import Dtype, OptimizerSettings, Resources
 from srpo_core.errors import WorkFailed
 from srpo_core.logprobs import SequenceLogps, rows_within
 from srpo_core.models import arithmetic, causal_model
 from srpo_core.objectives import Objective
 from srpo_core.records import seed_from
+from srpo_core.settings.model import Dtype
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import OptimizerSettings
 
 DIVERGED_FACTOR = 100.0  # a loss so many times the first one, DIVERGED_STEPS steps in a row, is not coming back
 DIVERGED_STEPS = 5

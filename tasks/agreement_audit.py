@@ -6,10 +6,11 @@ The verdicts are kept beside the table made of them. A killed audit goes on wher
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from srpo_core.config import JudgeSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import JudgeGame, Verdict
 from srpo_core.scoring.audit import Comparisons, LabelledVerdict, arrange, describe, measure_judge
+from srpo_core.settings.judges import JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, ArtifactWriter
 from storage.journal import write_parts
 from storage.schemas import AUDIT_MEASURES, AUDIT_VERDICTS

@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call
 from srpo_core.judging.request_limits import Spent
 from srpo_core.scoring.win_rate import without_nan
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import JUDGED

@@ -16,7 +16,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.judges import (
     IDENTICAL,
@@ -31,6 +30,8 @@ from srpo_core.judging.judges import (
 from srpo_core.judging.judging_queue import Report, ask_judge
 from srpo_core.judging.request_limits import Spent
 from srpo_core.records import Prompt
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings, RuleJudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import hash_of
 from storage.journal import JournalledRows, remove_journals
 from storage.reply_ledger import ReplyLedger

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import DemonstrationSettings
 from srpo_core.data.conversations import read_completion, read_prompt
 from srpo_core.data.labelled_pairs import UnusableRow
 from srpo_core.data.row_readers import SourceRow, read_rows
 from srpo_core.errors import InputError
 from srpo_core.records import content_id
+from srpo_core.settings.data import DemonstrationSettings
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from srpo_core.config import DiagnosticsSettings, GenerationSettings, ModelSettings
+from srpo_core.settings.model import GenerationSettings, ModelSettings
+from srpo_core.settings.pipeline import DiagnosticsSettings
 from srpo_core.workers.jobs import AnyJob, CeilingJob, OneEditJob
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srpo_core.charts import standalone
-from srpo_core.config import EqualComputeSettings, GenerationSettings, JudgeSettings, ModelSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.request_limits import Spent
+from srpo_core.settings.judges import JudgeSettings
+from srpo_core.settings.model import GenerationSettings, ModelSettings
+from srpo_core.settings.pipeline import EqualComputeSettings
+from srpo_core.settings.resources import Resources
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import EQUAL_COMPUTE, EQUAL_COMPUTE_MATCHES, LIKELIHOODS, REWARDS

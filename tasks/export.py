@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings, parse_settings
 from srpo_core.errors import InputError
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.model import GenerationSettings, ModelSettings, TemplateSettings
 from storage.artifact import Artifact, open_artifact
 from tasks.model_card import CardFacts, write_card
 from tasks.models import SMALL_FILES, WEIGHTS, adopt_reference, model_folder

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import GenerationSettings, ModelSettings, Resources
 from srpo_core.errors import WorkFailed
+from srpo_core.settings.model import GenerationSettings, ModelSettings
+from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import AnyJob, GenerateJob
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srpo_core.config import JudgeSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.injections import ATTACKS, FIELDS, Field, attack
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import JudgeGame, Verdict
 from srpo_core.scoring.attack_rates import AttackedGame, attack_rates
+from srpo_core.settings.judges import JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, ArtifactWriter
 from storage.journal import write_parts
 from storage.schemas import ATTACK_RATES, INJECTION_GAMES

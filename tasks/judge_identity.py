@@ -4,10 +4,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import ApiJudgeSettings, JudgeSettings, LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import resolve_base_url
 from srpo_core.judging.verdict_parsing import PARSER_VERSION
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings, LabelModelJudgeSettings, RewardModelJudgeSettings
 from storage.artifact import hash_of
 
 Listing = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import ApiJudgeSettings, JudgeSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import JudgeGame, Verdict, is_failed_call, unscored
 from srpo_core.judging.request_limits import Spent
+from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.names import name_artifact
 from storage.part_stream import PartStream

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.judging.capabilities import most_probe_requests, probe_request
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judge_requests import estimate_tokens, most_tokens
 from srpo_core.judging.judges import JudgeGame, is_failed_call, is_identical
 from srpo_core.judging.reply_reading import cost_of
+from srpo_core.settings.judges import ApiJudgeSettings
 from storage.reply_ledger import ReplyLedger
 from tasks.judge_identity import judge_name
 from tasks.judging import Match, find_games

@@ -10,11 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import JudgeSettings, Resources
 from srpo_core.judging.judges import JudgeGame, is_identical
 from srpo_core.judging.request_limits import Spent
 from srpo_core.records import ORDERS, Prompt, content_id, seed_from
 from srpo_core.scoring.knockout import Bracket, list_brackets
+from srpo_core.settings.judges import JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES, PROMPTS

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 import psutil
 
-from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import AnyJob, JobFile
 from srpo_core.workers.progress import MARK
 from storage import parquet

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from srpo_core.config import ModelSettings, Resources
 from srpo_core.errors import WorkFailed
+from srpo_core.settings.model import ModelSettings
+from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import LikelihoodJob
 from storage import parquet
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing

@@ -15,12 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import JudgeGame, Verdict
 from srpo_core.judging.local_judges import ANSWERS, QUESTIONS, TOO_LONG, Answer, LocalSettings, Question, questions_of, verdict_of
 from srpo_core.records import Prompt
+from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import JudgeJob
 from storage import parquet
 from storage.artifact import hash_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from srpo_core.config import GenerationSettings
+from srpo_core.settings.model import GenerationSettings
 from storage.artifact import Artifact
 from storage.lineage import Lineage, trace_lineage
 from storage.names import Names

@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import GenerationSettings, ModelSettings, TemplateSettings
 from srpo_core.errors import HubIsDown, InputError, is_network_fault
+from srpo_core.settings.model import GenerationSettings, ModelSettings, TemplateSettings
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 

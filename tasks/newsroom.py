@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from srpo_core import newsroom
-from srpo_core.config import ColumnMapping, NewsroomSettings, PreferenceSourceSettings, PromptSourceSettings
 from srpo_core.records import seed_from
+from srpo_core.settings.data import ColumnMapping, NewsroomSettings, PreferenceSourceSettings, PromptSourceSettings
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from srpo_core.config import PreferenceSourceSettings
 from srpo_core.data.format_functions import FormatFunction, is_format_function, load_format_function
 from srpo_core.data.labelled_pairs import LabelledPair, UnusableRow
 from srpo_core.data.preference_formats import Convert, choose_converter, outcomes
@@ -25,6 +24,7 @@ from srpo_core.data.sources import Source, find_sources
 from srpo_core.data.splits import ClusterSplitter
 from srpo_core.errors import InputError
 from srpo_core.records import content_id, pair_id
+from srpo_core.settings.data import PreferenceSourceSettings
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import PREFERENCES, REJECTED_ROWS

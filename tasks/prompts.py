@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from srpo_core.config import PromptSourceSettings
 from srpo_core.data.contamination import OverlapIndex
 from srpo_core.data.format_functions import FormatFunction, is_format_function, load_format_function
 from srpo_core.data.labelled_pairs import Row, UnusableRow
@@ -21,6 +20,7 @@ from srpo_core.data.row_readers import SourceRow
 from srpo_core.data.sources import Source, find_sources
 from srpo_core.errors import InputError
 from srpo_core.records import content_id, prompt_id
+from srpo_core.settings.data import PromptSourceSettings
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import CONTAMINATION, PROMPTS, REJECTED_ROWS

@@ -12,8 +12,10 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from srpo_core.config import Dtype, LayoutChoice, ModelSettings, Resources, TrainingSettings
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.model import Dtype, ModelSettings
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import LayoutChoice, TrainingSettings
 from srpo_core.workers.jobs import ReferenceJob
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, hash_of, writing

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srpo_core.config import PromotionSettings, RetrainSettings
 from srpo_core.errors import InputError
 from srpo_core.scoring.promotion import Comparison, SetScores, TextShares, compare, text_shares
 from srpo_core.scoring.win_rate import Floats, win_rate_interval, without_nan
+from srpo_core.settings.retraining import PromotionSettings, RetrainSettings
 from storage.artifact import Artifact, find_artifact, hash_of
 from storage.registry import champion, find_entry, read_registry
 from storage.schemas import COMPLETIONS, PREFERENCES, PROMPTS

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import Resources, RewardModelJudgeSettings
 from srpo_core.judging.judges import JudgeGame, is_identical
 from srpo_core.judging.local_judges import read_rewards
 from srpo_core.records import content_id
+from srpo_core.settings.judges import RewardModelJudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import COMPLETIONS, PROMPTS, REWARDS

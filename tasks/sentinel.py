@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srpo_core.config import JudgeSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import is_failed_call
 from srpo_core.judging.request_limits import Spent
 from srpo_core.scoring.drift import Drift, measure_drift
 from srpo_core.scoring.win_rate import Floats
+from srpo_core.settings.judges import JudgeSettings
+from srpo_core.settings.resources import Resources
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, list_artifacts, writing
 from storage.journal import write_parts
 from storage.schemas import SENTINEL_GAMES, SENTINEL_LOOKS, SENTINEL_VERDICTS

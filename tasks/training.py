@@ -12,15 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.config import (
-    GenerationSettings,
-    ModelSettings,
-    PreferenceSettings,
-    Resources,
-    SupervisedSettings,
-    TemplateSettings,
-)
 from srpo_core.errors import InputError
+from srpo_core.settings.model import GenerationSettings, ModelSettings, TemplateSettings
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from srpo_core.workers.jobs import AnyJob, PreferenceJob, SftJob
 from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find_artifact, writing
 from storage.schemas import CONTAMINATION, TRAINING_LOG

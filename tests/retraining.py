@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from srpo_core.config import RetrainSettings
+from srpo_core.settings.retraining import RetrainSettings
 from tests.small_training import WORDS
 
 GOOD, BAD, GOLD = "report", "noise", "report noise"

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from srpo_core.config import GenerationSettings, OptimizerSettings, PreferenceSettings, Resources, TemplateSettings
 from srpo_core.models import save_model
 from srpo_core.objectives import PairExample, PreferenceObjective
 from srpo_core.records import content_id, pair_id, prompt_id, user_prompt
+from srpo_core.settings.model import GenerationSettings, TemplateSettings
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import OptimizerSettings, PreferenceSettings
 from srpo_core.tokenization import PairTokens, PromptTokenizer, tokenize_pairs
 from srpo_core.workers.parts import write_part
 from storage import schemas

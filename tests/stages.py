@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ModelSettings
+from srpo_core.settings.model import ModelSettings
 from srpo_core.workers.dispatch import do_job
 from storage.artifact import Artifact
 from storage.schemas import CONTAMINATION, DEMONSTRATIONS, PREFERENCES, PROMPTS

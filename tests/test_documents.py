@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from srpo_core.config import PipelineSettings, parse_settings
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

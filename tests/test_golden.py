@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import GenerationSettings, ModelSettings, PreferenceSettings, SmallModelSettings, SupervisedSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.models import load_model, load_tokenizer
+from srpo_core.settings.model import GenerationSettings, ModelSettings, SmallModelSettings
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from srpo_core.tokenization import load_template
 from srpo_core.workers.dispatch import do_job
 from srpo_core.workers.generate import finished_files

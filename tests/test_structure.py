@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from srpo_core import config
+from srpo_core import settings
+from srpo_core.settings.base import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("flows", "tasks", "srpo_core", "storage")
@@ -78,10 +79,17 @@ def test_flows_and_tasks_load_without_torch_and_the_command_line_without_prefect
         assert (loaded.returncode, loaded.stdout.strip()) == (0, ""), loaded.stderr
 
 
+def settings_classes() -> list[type[Settings]]:
+    modules = [importlib.import_module(one.name) for one in pkgutil.iter_modules(settings.__path__, "srpo_core.settings.")]
+    classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one) and issubclass(one, Settings)}
+    return sorted(classes, key=lambda one: one.__name__)
+
+
 def settings_fields() -> list[tuple[str, str, str]]:
     """Class, field and description of every setting."""
-    classes = [one for one in vars(config).values() if inspect.isclass(one) and issubclass(one, config.Settings)]
-    return [(one.__name__, name, field.description or "") for one in classes for name, field in one.model_fields.items()]
+    return [
+        (one.__name__, name, field.description or "") for one in settings_classes() for name, field in one.model_fields.items()
+    ]
 
 
 def test_every_setting_says_what_it_means():
@@ -89,5 +97,4 @@ def test_every_setting_says_what_it_means():
 
 
 def test_every_settings_class_says_what_it_is_for():
-    classes = [one for one in vars(config).values() if inspect.isclass(one) and issubclass(one, config.Settings)]
-    assert [one.__name__ for one in classes if not one.__doc__] == []
+    assert [one.__name__ for one in settings_classes() if not one.__doc__] == []

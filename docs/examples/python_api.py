@@ -11,14 +11,6 @@ from accelerate import Accelerator
 
 from srpo_core import newsroom
 from srpo_core.batches import batch_groups
-from srpo_core.config import (
-    GenerationSettings,
-    PreferenceSettings,
-    Resources,
-    SmallModelSettings,
-    SupervisedSettings,
-    TemplateSettings,
-)
 from srpo_core.decoding import write_chains
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order
@@ -26,6 +18,9 @@ from srpo_core.models import create_small_model, train_tokenizer
 from srpo_core.objectives import ImitationObjective, PreferenceObjective, build_imitation_groups, build_pair_examples
 from srpo_core.records import pair_id, user_prompt
 from srpo_core.scoring.win_rate import win_rate_interval
+from srpo_core.settings.model import GenerationSettings, SmallModelSettings, TemplateSettings
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from srpo_core.tokenization import PromptTokenizer, tokenize_pairs
 from srpo_core.training_loop import train
 

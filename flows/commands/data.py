@@ -60,7 +60,8 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Read preference pairs."""
-    from srpo_core.config import PreferenceSourceSettings, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.data import PreferenceSourceSettings
     from tasks.preferences import ingest_preferences
 
     mapped = {"chosen": chosen, "rejected": rejected, "text_a": text_a, "text_b": text_b, "label": label, "votes": votes}
@@ -87,7 +88,8 @@ def ingest(
 def _mapping(file: Path | None, given: dict[str, Any]) -> Any:
     """The column mapping of a file with the options over it, or None. Raises InputError when it is incomplete."""
     from flows.presets import read_settings_file
-    from srpo_core.config import ColumnMapping, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.data import ColumnMapping
 
     values = (read_settings_file(file) if file else {}) | given
     if values and "prompt" not in values:
@@ -110,7 +112,8 @@ def ingest_prompts(
     as_json: JsonOption = False,
 ) -> None:
     """Read one evaluation set with its gold texts."""
-    from srpo_core.config import PromptSourceSettings, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.data import PromptSourceSettings
     from tasks.prompts import ingest_prompts as stage
 
     values = {

@@ -63,7 +63,7 @@ def equal_compute(
 
 def _settings(settings: StageSettings, samples: int | None, select: list[str], reward_model: str | None) -> Any:
     """The section equal_compute; a reward model that is named also picks."""
-    from srpo_core.config import DEFAULT_SELECTORS, DraftSelector, EqualComputeSettings
+    from srpo_core.settings.pipeline import DEFAULT_SELECTORS, DraftSelector, EqualComputeSettings
 
     unknown = [name for name in select if name not in get_args(DraftSelector)]
     if unknown:
@@ -81,7 +81,7 @@ def _settings(settings: StageSettings, samples: int | None, select: list[str], r
 
 def _decoding(settings: StageSettings, policy: "Artifact", revisions: int | None) -> Any:
     """How the policy's own folder says it is decoded, with the section generation and the option over it."""
-    from srpo_core.config import GenerationSettings
+    from srpo_core.settings.model import GenerationSettings
     from srpo_core.tokenization import TEMPLATE_FILE
     from tasks.models import model_folder
 

@@ -18,13 +18,13 @@ PresetOption = Annotated[str | None, typer.Option("--preset", help="api, label_m
 
 def judge_settings(settings: StageSettings, kind: str | None, **given: Any) -> Any:
     """The judge of the options, put over the section `judge`. Raises InputError when no kind or model is named."""
-    from srpo_core import config
+    from srpo_core.settings import judges
 
     forms: dict[str, Any] = {
-        "rule": config.RuleJudgeSettings,
-        "api": config.ApiJudgeSettings,
-        "reward_model": config.RewardModelJudgeSettings,
-        "label_model": config.LabelModelJudgeSettings,
+        "rule": judges.RuleJudgeSettings,
+        "api": judges.ApiJudgeSettings,
+        "reward_model": judges.RewardModelJudgeSettings,
+        "label_model": judges.LabelModelJudgeSettings,
     }
     section = settings.values.get("judge") or {}
     chosen = kind or section.get("kind") or ("api" if given.get("model") or "model" in section else None)

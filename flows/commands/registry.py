@@ -87,7 +87,7 @@ def _require_reason(reason: str) -> None:
 
 def _finish(entry: dict[str, Any], event: str, place: Any, as_json: bool) -> None:
     """Tell people's own automations, where there is a server, and print the entry."""
-    from flows.events import announce
+    from flows.under_prefect.events import announce
 
     columns = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason")
     payload = {name: entry[name] for name in columns} | {"home": str(place)}

@@ -101,7 +101,8 @@ def _policy_folder(home: str, policy: str) -> tuple[Path, Any]:
 
 
 def _write(folder: Path, dtype: Any, text: str, given: dict[str, Any]) -> Any:
-    from srpo_core.config import GenerationSettings, parse_settings
+    from srpo_core.settings.base import parse_settings
+    from srpo_core.settings.model import GenerationSettings
 
     parse_settings(GenerationSettings, given, "srpo revise")  # before seconds are spent on loading
     import torch

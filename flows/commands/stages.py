@@ -32,7 +32,7 @@ def reference(
     as_json: JsonOption = False,
 ) -> None:
     """Compute the six log-probs of every pair under the frozen reference policy (settings: training)."""
-    from srpo_core.config import PreferenceSettings
+    from srpo_core.settings.training import PreferenceSettings
     from tasks.reference import compute_reference
 
     settings, place = StageSettings("training", ("model", "resources"), config, assignments), open_home(home)
@@ -69,7 +69,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the reference (--method sft; settings: supervised) or a policy from it (settings: training)."""
-    from srpo_core.config import PREFERENCE_METHODS
+    from srpo_core.settings.training import PREFERENCE_METHODS
 
     place = open_home(home)
     if method == "sft":
@@ -102,7 +102,9 @@ def _refuse_unused(method: str, options: dict[str, Any]) -> None:
 def _train_reference(
     settings: StageSettings, home: Any, start: str | None, demonstrations: str | None, preferences: str | None
 ) -> Any:
-    from srpo_core.config import DemonstrationSettings, GenerationSettings, SupervisedSettings, TemplateSettings
+    from srpo_core.settings.data import DemonstrationSettings
+    from srpo_core.settings.model import GenerationSettings, TemplateSettings
+    from srpo_core.settings.training import SupervisedSettings
     from tasks.demonstrations import ingest_demonstrations
     from tasks.models import prepare_base_model
     from tasks.training import train_reference
@@ -149,7 +151,7 @@ def _train_policy(
     contamination: str | None,
     prompts: list[str],
 ) -> Any:
-    from srpo_core.config import PreferenceSettings
+    from srpo_core.settings.training import PreferenceSettings
     from tasks.prompts import find_contamination
     from tasks.reference import compute_reference
     from tasks.training import train_policies
@@ -195,7 +197,7 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Write drafts and their self-revisions (settings: generation)."""
-    from srpo_core.config import GenerationSettings
+    from srpo_core.settings.model import GenerationSettings
     from tasks.generation import generate_completions
 
     settings, place = StageSettings("generation", ("model", "resources"), config, assignments), open_home(home)

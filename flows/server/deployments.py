@@ -184,7 +184,7 @@ def _check_values(values: dict[str, Any], deployment: Deployment, where: str, *,
     from prefect.exceptions import ParameterTypeError
     from prefect.utilities.schema_tools import ValidationError, validate
 
-    from flows.forms import check_parameters
+    from flows.under_prefect.forms import check_parameters
 
     _check_names(values, deployment.schema, where, complete=complete)
     try:

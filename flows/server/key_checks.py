@@ -8,8 +8,8 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.server.check import Check
 from flows.server.deployments import Deployment
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.judging.judges import secret_block
+from srpo_core.settings.judges import ApiJudgeSettings
 
 
 def check_keys(client: SyncPrefectClient, wanted: Sequence[Deployment], environment: Mapping[str, str]) -> Check:

@@ -6,11 +6,11 @@ Votes become a soft label: the share of the votes, where a tie counts half to ea
 import json
 from typing import Any
 
-from srpo_core.config import ColumnMapping
 from srpo_core.data.conversations import read_completion, read_prompt, read_text
 from srpo_core.data.labelled_pairs import LabelledPair, Row, UnusableRow, make_pair, value_of
 from srpo_core.errors import InputError
 from srpo_core.records import Prompt, user_prompt
+from srpo_core.settings.data import ColumnMapping
 
 
 def check_mapping(mapping: ColumnMapping, row: Row, where: str) -> None:

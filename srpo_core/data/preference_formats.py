@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from srpo_core.config import ColumnMapping
 from srpo_core.data.column_mapping import check_mapping, convert_by_mapping
 from srpo_core.data.conversations import (
     HUMAN_TURN,
@@ -27,6 +26,7 @@ from srpo_core.data.labelled_pairs import LabelledPair, Outcome, Row, UnusableRo
 from srpo_core.data.n_way_comparisons import convert_n_way, is_n_way
 from srpo_core.errors import InputError
 from srpo_core.records import Prompt, user_prompt
+from srpo_core.settings.data import ColumnMapping
 
 Convert = Callable[[Row], Iterable[Outcome]]
 

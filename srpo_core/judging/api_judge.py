@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.judging.capabilities import PROBE_VERSION, Capabilities, choose_rung, probe, probe_request, refused_setting
 from srpo_core.judging.chat_client import Answer, ChatClient, ParameterRefused, RequestFailed
 from srpo_core.judging.judge_presets import JudgePreset, find_preset
@@ -19,6 +18,7 @@ from srpo_core.judging.judging_queue import judge_is_down
 from srpo_core.judging.reply_reading import read_verdict
 from srpo_core.judging.request_limits import RequestLimits, Spent
 from srpo_core.records import content_id
+from srpo_core.settings.judges import ApiJudgeSettings
 
 logger = logging.getLogger("srpo.judge")
 

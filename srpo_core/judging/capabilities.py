@@ -10,7 +10,6 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.judging.chat_client import Answer, ParameterRefused, RequestFailed
 from srpo_core.judging.judge_presets import JudgePreset
@@ -19,6 +18,7 @@ from srpo_core.judging.judges import JudgeGame, Rung, is_server_fault
 from srpo_core.judging.reply_reading import reply_text
 from srpo_core.judging.verdict_parsing import parse_verdict, verdict_lines
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import ApiJudgeSettings
 
 PROBE_VERSION = 1
 PROBE_GAME = JudgeGame(

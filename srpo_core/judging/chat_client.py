@@ -16,11 +16,11 @@ import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.judging.judges import API_ERROR
 from srpo_core.judging.reply_reading import count_tokens
 from srpo_core.judging.request_limits import Admission, RequestLimits
+from srpo_core.settings.judges import ApiJudgeSettings
 
 _TRANSIENT_STATUS = (408, 409, 429)
 _LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for

@@ -8,11 +8,11 @@ question is kept under the hash of the request on its first rung, so that a ques
 import json
 from typing import Any
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.judging.judge_presets import JudgePreset
 from srpo_core.judging.judges import JudgeGame, Rung
 from srpo_core.judging.verdict_parsing import json_schema, verdict_lines
 from srpo_core.records import content_id
+from srpo_core.settings.judges import ApiJudgeSettings
 
 Request = dict[str, Any]  # keyword arguments of a chat completion
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")  # newer models refuse the first

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.records import Order, Prompt
+from srpo_core.settings.judges import ApiJudgeSettings
 
 Outcome = Literal["win", "tie", "loss", "unscored"]
 Rung = Literal["json_schema", "choice", "last_line"]  # how a model is asked to state its verdict, best first

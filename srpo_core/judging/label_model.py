@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from srpo_core.batches import Group, Layout, batch_groups
-from srpo_core.config import LabelModelJudgeSettings, Resources, TemplateSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.local_judges import NO_LIMIT, Answer, Fitted, Question, fit_question, length_limit
@@ -29,6 +28,9 @@ from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
 from srpo_core.plain_text import Ids, PlainTextEncoder
 from srpo_core.records import Prompt
+from srpo_core.settings.judges import LabelModelJudgeSettings
+from srpo_core.settings.model import TemplateSettings
+from srpo_core.settings.resources import Resources
 from srpo_core.tokenization import PromptTokenizer
 
 MOST_IN_A_TRIE = 8  # questions about one prompt

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from srpo_core.config import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import JudgeGame, Verdict, outcome_of, unscored
 from srpo_core.records import Message, Prompt
+from srpo_core.settings.judges import LabelModelJudgeSettings, RewardModelJudgeSettings
 
 LocalSettings = RewardModelJudgeSettings | LabelModelJudgeSettings
 TOO_LONG = "too_long"  # the reason of a verdict whose texts do not fit the model, however little of the prompt is kept

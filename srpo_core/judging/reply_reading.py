@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.judging.judge_presets import JudgePreset
 from srpo_core.judging.judge_requests import rung_of, sent_parameters
 from srpo_core.judging.judges import JudgeGame, Verdict, outcome_of, unscored
 from srpo_core.judging.verdict_parsing import EMPTY_REPLY, parse_verdict
+from srpo_core.settings.judges import ApiJudgeSettings
 
 Record = dict[str, Any]  # request, response, request_id, seconds, ... as the reply store keeps them
 

@@ -11,12 +11,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.judging.judge_requests import Request, estimate_tokens, most_tokens
 from srpo_core.judging.judges import RequestRate
 from srpo_core.judging.reply_reading import cost_of
 from srpo_core.judging.shared_slots import SharedSlots
+from srpo_core.settings.judges import ApiJudgeSettings
 
 _LOOK_AGAIN = 0.02  # seconds; only who stands at the edge of the budget waits for the requests in flight
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srpo_core.config import PromotionSettings
 from srpo_core.scoring.win_rate import Floats, Interval, mean_error, mean_interval, paired_difference, t_quantile
+from srpo_core.settings.retraining import PromotionSettings
 
 
 class SetScores(NamedTuple):

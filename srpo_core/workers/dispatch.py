@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from srpo_core.config import Resources
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.resources import Resources
 from srpo_core.training_loop import Interrupted
 from srpo_core.workers import diagnostics, generate, judge, likelihood, reference, training
 from srpo_core.workers.jobs import (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 from accelerate import Accelerator
 
-from srpo_core.config import Resources
 from srpo_core.decoding import fit, write_chains
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
+from srpo_core.settings.resources import Resources
 from srpo_core.tokenization import load_template
 from srpo_core.workers.jobs import GenerateJob
 from srpo_core.workers.parts import read_rows, write_part

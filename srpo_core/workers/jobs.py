@@ -7,18 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from srpo_core.config import (
-    Dtype,
-    GenerationSettings,
-    LabelModelJudgeSettings,
-    LayoutChoice,
-    PreferenceSettings,
-    Resources,
-    RewardModelJudgeSettings,
-    Settings,
-    SupervisedSettings,
-    TemplateSettings,
-)
+from srpo_core.settings.base import Settings
+from srpo_core.settings.judges import LabelModelJudgeSettings, RewardModelJudgeSettings
+from srpo_core.settings.model import Dtype, GenerationSettings, TemplateSettings
+from srpo_core.settings.resources import Resources
+from srpo_core.settings.training import LayoutChoice, PreferenceSettings, SupervisedSettings
 
 
 class Job(Settings):

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 from accelerate import Accelerator
 
-from srpo_core.config import Resources
 from srpo_core.judging.label_model import LabelModel
 from srpo_core.judging.local_judges import ANSWERS, Answer, Question
 from srpo_core.judging.reward_model import RewardModel
+from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import JudgeJob
 from srpo_core.workers.parts import read_rows, write_part
 from srpo_core.workers.progress import ProgressLines

@@ -14,10 +14,11 @@ import pyarrow as pa
 from accelerate import Accelerator
 
 from srpo_core.batches import Layout, batch_groups
-from srpo_core.config import Dtype, Resources
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
+from srpo_core.settings.model import Dtype
+from srpo_core.settings.resources import Resources
 from srpo_core.tokenization import PromptTokenizer, load_template
 from srpo_core.trie import TokenSequence
 from srpo_core.workers.generate import PREFIX, finished_files

@@ -13,10 +13,10 @@ import pyarrow as pa
 from accelerate import Accelerator
 
 from srpo_core.batches import Layout, batch_groups
-from srpo_core.config import Resources
 from srpo_core.layout import resolve_layout
 from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import arithmetic, load_model, load_tokenizer, merge_adapter
+from srpo_core.settings.resources import Resources
 from srpo_core.tokenization import PairTokens, load_template, tokenize_pairs
 from srpo_core.workers.jobs import ReferenceJob
 from srpo_core.workers.parts import read_rows, write_json, write_part

@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from srpo_core.batches import Layout
-from srpo_core.config import Dtype, LoraSettings, Resources
 from srpo_core.errors import InputError
 from srpo_core.layout import resolve_layout
 from srpo_core.models import add_lora, load_model, load_tokenizer, merge_adapter, save_model
 from srpo_core.objectives import ImitationObjective, Objective, PreferenceObjective, build_imitation_groups, build_pair_examples
+from srpo_core.settings.model import Dtype, LoraSettings
+from srpo_core.settings.resources import Resources
 from srpo_core.tokenization import PromptTokenizer, load_template
 from srpo_core.training_loop import count_steps, gather_weights, train
 from srpo_core.workers.jobs import PreferenceJob, SftJob

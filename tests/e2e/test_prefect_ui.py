@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 from flows.presets import resolve_settings
 from flows.server.processes import CHECKOUT
-from srpo_core.config import Settings
+from srpo_core.settings.base import Settings
 from tests.e2e import prefect_ui as ui
 from tests.e2e.conftest import Served
 from tests.e2e.pictures import Gallery

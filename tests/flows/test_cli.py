@@ -20,8 +20,8 @@ from flows.cli import app, main
 from flows.commands.revise import changes
 from flows.commands.run import prefect_server
 from flows.inputs import StageSettings, find_input
-from srpo_core.config import PreferenceSettings
 from srpo_core.errors import InputError
+from srpo_core.settings.training import PreferenceSettings
 from tests.conftest import TINY_RUN
 from tests.fakes import byte_tokenizer, tiny_llama
 from tests.homes import put_preferences

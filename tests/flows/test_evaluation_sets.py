@@ -9,9 +9,9 @@ import pytest
 
 from flows.evaluation_sets import judge_sets
 from flows.recorded_run import _KeptArtifacts
-from srpo_core.config import BudgetSettings, RuleJudgeSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.judging.request_limits import BudgetSpent, Spent
+from srpo_core.settings.judges import BudgetSettings, RuleJudgeSettings
 from storage.artifact import Artifact, list_artifacts, writing
 from storage.journal import write_parts
 from storage.reply_ledger import ReplyLedger

@@ -23,16 +23,16 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import ReceivedEvent
 from prefect.settings import PREFECT_API_URL
 
-from flows import cancellation, events, stage_tasks
 from flows.endings import ending_of
-from flows.forms import form
 from flows.ingest import ingest_pairs
 from flows.judge import judge_revisions
 from flows.presets import resolve_settings
 from flows.recorded_run import run_with_record
-from flows.stage_tasks import as_prefect_task
-from srpo_core.config import NewsroomSettings, PreferenceSourceSettings
+from flows.under_prefect import cancellation, events, stage_tasks
+from flows.under_prefect.forms import form
+from flows.under_prefect.stage_tasks import as_prefect_task
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.data import NewsroomSettings, PreferenceSourceSettings
 from storage.artifact import list_artifacts
 from storage.runs import find_run, read_runs
 from tasks.new_pairs import count_new_pairs

@@ -19,7 +19,6 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
 
-from flows import run_tags, stage_tasks
 from flows.equal_compute import compare_at_equal_compute
 from flows.generate import generate_revisions
 from flows.ingest import ingest_pairs
@@ -28,10 +27,12 @@ from flows.presets import resolve_settings
 from flows.publish import publish_home
 from flows.reference import compute_reference_rows
 from flows.run import run_pipeline
-from flows.stage_tasks import as_prefect_task, is_transient
 from flows.train import train_policy, train_supervised
-from srpo_core.config import ApiJudgeSettings, PreferenceSourceSettings
+from flows.under_prefect import run_tags, stage_tasks
+from flows.under_prefect.stage_tasks import as_prefect_task, is_transient
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.data import PreferenceSourceSettings
+from srpo_core.settings.judges import ApiJudgeSettings
 from storage.artifact import find_artifact
 from storage.errors import UnusableInput
 from storage.results_db import run_query

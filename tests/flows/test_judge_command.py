@@ -126,8 +126,8 @@ def test_a_model_on_this_machine_judges_too(
 
 
 def test_identical_texts_are_put_back_between_a_local_judges_games(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from srpo_core.config import RewardModelJudgeSettings
     from srpo_core.judging.judges import IDENTICAL, Verdict
+    from srpo_core.settings.judges import RewardModelJudgeSettings
     from tasks.deciding import decide_games
     from tests.srpo_core.judging.test_judges import game
 

@@ -8,8 +8,9 @@ import pytest
 from flows import training_stages
 from flows.pipeline import run_recorded, run_stages
 from flows.presets import list_presets, load_preset, override
-from srpo_core.config import PipelineSettings, parse_settings
 from srpo_core.errors import InputError
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
 from storage.results_db import run_query
 from storage.runs import read_runs
 

@@ -16,9 +16,9 @@ from prefect.server.schemas.core import ConcurrencyLimitStrategy
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, is_valid_schema, validate
 
-from flows.forms import check_parameters
 from flows.presets import list_presets, load_preset
-from srpo_core.config import PipelineSettings
+from flows.under_prefect.forms import check_parameters
+from srpo_core.settings.pipeline import PipelineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))

@@ -26,8 +26,8 @@ from prefect.states import Failed, Scheduled, State
 from flows.cli import main
 from flows.ingest import ingest_pairs
 from flows.retrain import retrain_on_new_data
-from srpo_core.config import PreferenceSourceSettings
 from srpo_core.errors import InputError
+from srpo_core.settings.data import PreferenceSourceSettings
 from storage.artifact import list_artifacts
 from storage.registry import champion, read_registry
 from storage.results_db import run_query

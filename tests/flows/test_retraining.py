@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.retraining import retrain
-from srpo_core.config import RetrainSettings
 from srpo_core.errors import InputError
+from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact, find_artifact
 from storage.registry import champion, read_registry
 from tasks.models import model_folder

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from srpo_core import continuation, decoding
-from srpo_core.config import GenerationSettings, TemplateSettings
 from srpo_core.continuation import Decoding, Generated, RevisionDecoder, choose_tokens
 from srpo_core.kv_cache import log_once, slot_obstacle
 from srpo_core.records import Completion
+from srpo_core.settings.model import GenerationSettings, TemplateSettings
 from srpo_core.speculation import GuessBudget
 from srpo_core.tokenization import PromptTokenizer
 from tests.fakes import byte_tokenizer, tiny_llama

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from srpo_core.config import GenerationSettings
 from srpo_core.decoding import generate, write_chains
 from srpo_core.records import Completion, seed_from
+from srpo_core.settings.model import GenerationSettings
 from srpo_core.tokenization import PairTooLong, tokenize_pair
 from tests.fakes import tiny_llama
 from tests.small_training import prompt_rows, prompt_tokenizer

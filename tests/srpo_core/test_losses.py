@@ -12,7 +12,6 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from srpo_core.config import PREFERENCE_METHODS
 from srpo_core.losses import (
     LOSSES,
     REQUIRED_LOGPS,
@@ -30,6 +29,7 @@ from srpo_core.losses import (
     sft_loss,
     srpo_loss,
 )
+from srpo_core.settings.training import PREFERENCE_METHODS
 
 METHODS = tuple(LOSSES)
 ALPHA, BETA = 0.6, 0.1

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from srpo_core.config import LoraSettings, SmallModelSettings
 from srpo_core.errors import InputError
 from srpo_core.models import (
     add_lora,
@@ -20,6 +19,7 @@ from srpo_core.models import (
     save_model,
     train_tokenizer,
 )
+from srpo_core.settings.model import LoraSettings, SmallModelSettings
 from srpo_core.tokenization import PromptTokenizer
 from srpo_core.workers.training import prepare_model
 from tests.fakes import byte_tokenizer, tiny_llama

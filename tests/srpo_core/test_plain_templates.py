@@ -6,10 +6,10 @@ from typing import Any
 import jinja2
 import pytest
 
-from srpo_core.config import TemplateSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.plain_templates import chat_template, check_rendering, conversation, same_ids, written_templates
 from srpo_core.records import Prompt, user_prompt
+from srpo_core.settings.model import TemplateSettings
 from srpo_core.tokenization import PromptTokenizer
 from tests.fakes import byte_tokenizer
 

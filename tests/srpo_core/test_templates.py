@@ -2,9 +2,9 @@
 
 import pytest
 
-from srpo_core.config import TemplateSettings
 from srpo_core.errors import InputError
 from srpo_core.records import user_prompt
+from srpo_core.settings.model import TemplateSettings
 from srpo_core.templates import FIXED_DATE, PromptTemplate, Segment
 from tests.fakes import CHAT_TEMPLATE, byte_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srpo_core.config import GenerationSettings, TemplateSettings
 from srpo_core.errors import InputError
 from srpo_core.records import user_prompt
+from srpo_core.settings.model import GenerationSettings, TemplateSettings
 from srpo_core.tokenization import (
     PairTokens,
     PairTooLong,

@@ -14,11 +14,11 @@ import torch
 
 from srpo_core.batches import batch_groups
 from srpo_core.checkpoints import list_checkpoints
-from srpo_core.config import LoraSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.logprobs import SequenceLogps, logps_in_order, rows_within
 from srpo_core.models import add_lora, arithmetic
 from srpo_core.objectives import ImitationObjective, PreferenceObjective, build_imitation_groups
+from srpo_core.settings.model import LoraSettings
 from srpo_core.training_loop import Interrupted, count_steps, gather_weights, learning_rate_factor, step_indices
 from tests.fakes import tiny_llama
 from tests.small_training import cpu, demonstration_rows, examples, objective, prompt_tokenizer, settings, train_on
@@ -297,7 +297,8 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
 
 
 def test_a_learning_rate_beyond_all_measure_stops_with_a_sentence(tmp_path: Path) -> None:
-    task = objective(num_steps=20, learning_rate=1e30, warmup_ratio=0)
+    beyond_what_settings_allow = settings(num_steps=20, warmup_ratio=0).model_copy(update={"learning_rate": 1e30})
+    task = PreferenceObjective(examples(16), beyond_what_settings_allow)
     with pytest.raises(
         WorkFailed, match=r"expected a finite (loss|grad_norm), found (nan|inf) at step 2; no checkpoint was written yet"
     ):

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ApiJudgeSettings, RewardModelJudgeSettings, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.injections import ATTACKS, FIELDS
 from srpo_core.records import pair_id, user_prompt
 from srpo_core.scoring.attack_rates import CONTROL
+from srpo_core.settings.judges import ApiJudgeSettings, RewardModelJudgeSettings, RuleJudgeSettings
 from storage.artifact import Artifact
 from storage.lookup import find_record
 from storage.results_db import publish_snapshot, run_query

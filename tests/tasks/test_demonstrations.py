@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from srpo_core.config import DemonstrationSettings
 from srpo_core.errors import InputError
+from srpo_core.settings.data import DemonstrationSettings
 from storage.schemas import DEMONSTRATIONS
 from tasks.demonstrations import ingest_demonstrations
 from tests.small_training import pair_rows

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from srpo_core import newsroom
-from srpo_core.config import DiagnosticsSettings, GenerationSettings, PreferenceSettings
 from srpo_core.records import user_prompt
+from srpo_core.settings.model import GenerationSettings
+from srpo_core.settings.pipeline import DiagnosticsSettings
+from srpo_core.settings.training import PreferenceSettings
 from storage.schemas import CEILINGS, ONE_EDIT, PROMPTS
 from tasks.diagnostics import Diagnostics
 from tasks.models import adopt_reference, prepare_base_model

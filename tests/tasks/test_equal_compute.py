@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from srpo_core import newsroom
-from srpo_core.config import EqualComputeSettings, GenerationSettings, RewardModelJudgeSettings, RuleJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.records import Completion, user_prompt
 from srpo_core.scoring.knockout import Bracket
+from srpo_core.settings.judges import RewardModelJudgeSettings, RuleJudgeSettings
+from srpo_core.settings.model import GenerationSettings
+from srpo_core.settings.pipeline import EqualComputeSettings
 from srpo_core.workers import generate
 from storage.artifact import Artifact, list_artifacts
 from storage.results_db import run_query

@@ -17,9 +17,10 @@ import torch
 from huggingface_hub import ModelCard
 
 from flows.cli import main
-from srpo_core.config import GenerationSettings, LoraSettings, ModelSettings, PreferenceSettings, TemplateSettings
 from srpo_core.errors import InputError
 from srpo_core.models import load_model, merge_adapter
+from srpo_core.settings.model import GenerationSettings, LoraSettings, ModelSettings, TemplateSettings
+from srpo_core.settings.training import PreferenceSettings
 from storage.artifact import Artifact
 from storage.schemas import CONTAMINATION
 from tasks import export

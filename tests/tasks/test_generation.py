@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import GenerationSettings
 from srpo_core.errors import WorkFailed
+from srpo_core.settings.model import GenerationSettings
 from srpo_core.workers import generate
 from storage.artifact import Artifact
 from storage.schemas import COMPLETIONS

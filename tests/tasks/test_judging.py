@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ApiJudgeSettings, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import ApiJudgeSettings, RuleJudgeSettings
 from storage.artifact import Artifact, open_artifact
 from storage.journal import list_journals, read_journal
 from storage.reply_ledger import ReplyLedger, find_reply
@@ -306,7 +306,7 @@ def test_a_lost_journal_costs_nothing_because_the_ledger_has_the_replies(tmp_pat
 _JUDGE_SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from srpo_core.config import ApiJudgeSettings
+from srpo_core.settings.judges import ApiJudgeSettings
 from storage.artifact import open_artifact
 from tasks.judging import judge_completions
 home, url, completions, prompts = Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])

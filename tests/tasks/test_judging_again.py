@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srpo_core.config import BudgetSettings, RuleJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging import verdict_parsing
 from srpo_core.judging.judges import is_failed_call
 from srpo_core.judging.request_limits import Spent
+from srpo_core.settings.judges import BudgetSettings, RuleJudgeSettings
 from storage.artifact import Artifact, find_artifact, open_artifact
 from storage.reply_ledger import ReplyLedger, find_reply
 from storage.schemas import COMPLETIONS, GAMES

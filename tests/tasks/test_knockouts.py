@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ApiJudgeSettings, BudgetSettings
 from srpo_core.errors import WorkFailed
 from srpo_core.scoring.knockout import Bracket, list_brackets
+from srpo_core.settings.judges import ApiJudgeSettings, BudgetSettings
 from storage.artifact import Artifact, list_artifacts
 from storage.lookup import find_record
 from storage.schemas import COMPLETIONS, GAMES, KNOCKOUT_MATCHES

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.judges import JudgeGame
 from srpo_core.judging.local_judges import Question, questions_of, read_rewards
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.workers.parts import read_rows
 from tasks import local_judging
 from tasks.local_judging import decide_locally, describe_local_judge
@@ -250,7 +250,7 @@ def test_the_workers_sentence_reaches_the_caller(tmp_path: Path) -> None:
 DECIDE = """
 import sys
 from pathlib import Path
-from srpo_core.config import RewardModelJudgeSettings
+from srpo_core.settings.judges import RewardModelJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.workers.dispatch import do_job
 from tasks import local_judging

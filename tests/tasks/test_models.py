@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from srpo_core.config import ModelSettings, SmallModelSettings
 from srpo_core.errors import InputError
 from srpo_core.models import load_model, load_tokenizer
+from srpo_core.settings.model import ModelSettings, SmallModelSettings
 from srpo_core.tokenization import load_template
 from storage.artifact import find_artifact
 from tasks.models import adopt_reference, model_folder, prepare_base_model

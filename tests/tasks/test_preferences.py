@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srpo_core.config import ColumnMapping, PreferenceSourceSettings
 from srpo_core.errors import InputError
 from srpo_core.records import pair_id, user_prompt
+from srpo_core.settings.data import ColumnMapping, PreferenceSourceSettings
 from storage import vote_tally
 from storage.artifact import Artifact, list_artifacts
 from storage.schemas import PREFERENCES
@@ -285,7 +285,7 @@ def test_a_file_without_permission_is_one_sentence(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from srpo_core.config import PreferenceSourceSettings
+from srpo_core.settings.data import PreferenceSourceSettings
 from tasks.preferences import ingest_preferences
 ingest_preferences(PreferenceSourceSettings(paths=[sys.argv[1]]), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 2**20))

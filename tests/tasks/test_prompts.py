@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import PreferenceSourceSettings, PromptSourceSettings
 from srpo_core.errors import InputError
 from srpo_core.records import prompt_id, user_prompt
+from srpo_core.settings.data import PreferenceSourceSettings, PromptSourceSettings
 from storage.artifact import Artifact, list_artifacts
 from tasks import prompts
 from tasks.preferences import ingest_preferences

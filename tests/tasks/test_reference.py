@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import PreferenceSettings
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.training import PreferenceSettings
 from storage.artifact import Artifact
 from storage.schemas import REFERENCE
 from tasks import reference as stage

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import PromotionSettings
 from srpo_core.errors import InputError
 from srpo_core.scoring.promotion import TextShares, compare
+from srpo_core.settings.retraining import PromotionSettings
 from storage.artifact import Artifact
 from storage.registry import record_decision
 from tasks.promotion import Proposal, proposal_markdown

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from srpo_core.config import RewardModelJudgeSettings
+from srpo_core.settings.judges import RewardModelJudgeSettings
 from storage.artifact import Artifact
 from storage.schemas import COMPLETIONS, REWARDS
 from tasks.rewards import compute_rewards

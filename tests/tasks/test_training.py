@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import LoraSettings, PreferenceSettings, SupervisedSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.models import load_model, load_tokenizer
+from srpo_core.settings.model import LoraSettings
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from srpo_core.tokenization import load_template
 from storage.artifact import Artifact, find_artifact, list_incomplete
 from storage.schemas import TRAINING_LOG

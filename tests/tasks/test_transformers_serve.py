@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ApiJudgeSettings
+from srpo_core.settings.judges import ApiJudgeSettings
 from storage.reply_ledger import find_reply
 from storage.schemas import GAMES
 from tasks.judging import judge_completions

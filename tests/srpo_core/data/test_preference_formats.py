@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_core.config import ColumnMapping
 from srpo_core.data.format_functions import load_format_function
 from srpo_core.data.labelled_pairs import LabelledPair, Outcome, UnusableRow, make_pair
 from srpo_core.data.preference_formats import FORMATS, choose_converter, outcomes
 from srpo_core.errors import InputError
 from srpo_core.records import user_prompt
+from srpo_core.settings.data import ColumnMapping
 
 
 def say(role: str, content: Any) -> dict[str, Any]:

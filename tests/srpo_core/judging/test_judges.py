@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import ApiJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging import judging_queue
 from srpo_core.judging.api_judge import ApiJudge
@@ -18,6 +17,7 @@ from srpo_core.judging.judge_presets import find_preset
 from srpo_core.judging.judges import JudgeGame, Verdict, is_server_fault, outcome_of, read_api_key, resolve_base_url
 from srpo_core.judging.judging_queue import ask_judge
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import ApiJudgeSettings
 from storage.request_rate import SharedRate
 from tests.judge_server import JudgeServer, faults_in_turn, overlap_label, overlap_score
 

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from srpo_core.config import LabelModelJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.judge_presets import PRESETS
 from srpo_core.judging.label_model import LabelModel, bundle_questions, label_lines
 from srpo_core.judging.local_judges import Answer, Question
 from srpo_core.judging.verdict_parsing import VerdictFormat, parse_verdict
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import LabelModelJudgeSettings
 from tests.judge_models import games, prompt, save_language_model
 from tests.small_training import resources
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_core.config import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import JudgeGame
 from srpo_core.judging.local_judges import (
@@ -24,6 +23,7 @@ from srpo_core.judging.local_judges import (
     write_rewards,
 )
 from srpo_core.records import user_prompt
+from srpo_core.settings.judges import LabelModelJudgeSettings, RewardModelJudgeSettings
 
 REWARD = RewardModelJudgeSettings(model="m")
 LABEL = LabelModelJudgeSettings(model="m", preset="arena-hard")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from srpo_core.config import ApiJudgeSettings, BudgetSettings
 from srpo_core.judging.judge_requests import estimate_tokens, most_tokens
 from srpo_core.judging.request_limits import BudgetSpent, RequestLimits, Spent
+from srpo_core.settings.judges import ApiJudgeSettings, BudgetSettings
 from tests.judge_server import JudgeServer
 from tests.srpo_core.judging.test_judges import Replies, api_settings, ask_together, games
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from srpo_core.config import RewardModelJudgeSettings
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.judging.local_judges import Answer, Question
 from srpo_core.judging.reward_model import RewardModel
 from srpo_core.records import Prompt, user_prompt
+from srpo_core.settings.judges import RewardModelJudgeSettings
 from tests.judge_models import games, name_model_inputs, prompt, save_encoder, save_language_model, save_reward_model
 from tests.small_training import resources
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from srpo_core.config import PromotionSettings
 from srpo_core.scoring.promotion import SetScores, TextShares, compare, mean_difference, spend_level, text_shares
 from srpo_core.scoring.win_rate import Floats, paired_difference
+from srpo_core.settings.retraining import PromotionSettings
 
 SETTINGS = PromotionSettings(margin=0.05)
 PLAIN = TextShares(mean_tokens=20.0, empty=0.0, repeated=0.0, copied=0.0)

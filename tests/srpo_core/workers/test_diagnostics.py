@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from srpo_core import newsroom
-from srpo_core.config import TemplateSettings
 from srpo_core.models import create_small_model, save_model, train_tokenizer
 from srpo_core.newsroom import preference_probability
+from srpo_core.settings.model import TemplateSettings
 from srpo_core.tokenization import PromptTokenizer
 from srpo_core.workers.diagnostics import ONE_EDIT, estimate_ceiling
 from srpo_core.workers.dispatch import do_job
@@ -76,7 +76,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model for newsroom text."""
     folder = tmp_path_factory.mktemp("reference")
     tokenizer = train_tokenizer([*newsroom.EVENTS, *newsroom.PLACES, *newsroom.NUMBERS], 400)
-    from srpo_core.config import SmallModelSettings
+    from srpo_core.settings.model import SmallModelSettings
 
     save_model(
         create_small_model(SmallModelSettings(hidden_size=16, num_layers=1, num_heads=2), tokenizer, 128), tokenizer, folder

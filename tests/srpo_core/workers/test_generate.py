@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import GenerationSettings
 from srpo_core.records import Completion
+from srpo_core.settings.model import GenerationSettings
 from srpo_core.tokenization import PairTooLong
 from srpo_core.workers import generate
 from srpo_core.workers.dispatch import do_job

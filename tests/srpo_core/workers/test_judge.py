@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from srpo_core.config import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.judging.local_judges import ANSWERS, QUESTIONS, Answer, LocalSettings, Question, questions_of
+from srpo_core.settings.judges import LabelModelJudgeSettings, RewardModelJudgeSettings
 from srpo_core.workers import judge
 from srpo_core.workers.dispatch import do_job
 from srpo_core.workers.jobs import JobFile, JudgeJob

@@ -12,9 +12,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from srpo_core.checkpoints import list_checkpoints
-from srpo_core.config import LoraSettings, PreferenceSettings, SupervisedSettings
 from srpo_core.errors import InputError
 from srpo_core.models import load_model, load_tokenizer
+from srpo_core.settings.model import LoraSettings
+from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
 from srpo_core.tokenization import load_template
 from srpo_core.workers import dispatch, training
 from srpo_core.workers.dispatch import do_job

@@ -15,9 +15,9 @@ from prefect.states import State
 from prefect.utilities.callables import ParameterSchema, parameter_schema
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from flows.events import tell_of_failure
-from flows.secrets import secrets_in_environment
-from flows.stage_tasks import fails_in_one_sentence
+from flows.under_prefect.events import tell_of_failure
+from flows.under_prefect.secrets import secrets_in_environment
+from flows.under_prefect.stage_tasks import fails_in_one_sentence
 from srpo_core.errors import InputError
 from srpo_core.form_schema import explain
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.endings import EXPECTED
 from flows.inputs import find_input
-from flows.stage_tasks import home_folder, setting_of, short_name
+from flows.under_prefect.stage_tasks import home_folder, setting_of, short_name
 
 SHOWN = 3
 

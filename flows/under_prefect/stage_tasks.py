@@ -21,15 +21,16 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Failed, State
 from prefect.tasks import exponential_backoff
 
-from flows.asset_events import emit_assets
-from flows.cancellation import CANCELLED, ends_when_cancelled, is_cancelled
 from flows.endings import EXPECTED, unforeseen
-from flows.events import tell_of_pairs
 from flows.inputs import HOME_VARIABLE, find_input, open_home
-from flows.server_log import log_reaches_prefect
 from flows.stage_lines import with_line
-from srpo_core.config import Dtype, ModelSettings, PromptSourceSettings
+from flows.under_prefect.asset_events import emit_assets
+from flows.under_prefect.cancellation import CANCELLED, ends_when_cancelled, is_cancelled
+from flows.under_prefect.events import tell_of_pairs
+from flows.under_prefect.server_log import log_reaches_prefect
 from srpo_core.errors import InputError, Transient, WorkFailed
+from srpo_core.settings.data import PromptSourceSettings
+from srpo_core.settings.model import Dtype, ModelSettings
 from storage.artifact import Artifact
 from storage.errors import StorageError
 

@@ -10,8 +10,8 @@ from typing import Any
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
-from flows.stage_tasks import setting_of, short_name
-from srpo_core.config import PipelineSettings
+from flows.under_prefect.stage_tasks import setting_of, short_name
+from srpo_core.settings.pipeline import PipelineSettings
 
 SHOWN_SOURCES = 2
 LONGEST_TAG = 60  # characters

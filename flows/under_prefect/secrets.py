@@ -14,9 +14,9 @@ from typing import Any
 from prefect.blocks.system import Secret
 from pydantic import BaseModel
 
-from srpo_core.config import ServedJudgeSettings
 from srpo_core.errors import InputError
 from srpo_core.judging.judges import secret_block
+from srpo_core.settings.judges import ServedJudgeSettings
 
 HUB_VARIABLE = "HF_TOKEN"
 _load: Any = Secret.load  # which waits for the server where `_sync` says so; its types do not know

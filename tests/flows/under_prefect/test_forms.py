@@ -22,29 +22,22 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 from prefect.utilities.schema_tools.validation import build_error_obj
 
-from flows.forms import check_parameters
 from flows.presets import list_presets, load_preset, override
-from flows.secrets import secrets_in_environment
-from srpo_core.config import (
-    PREFERENCE_FORMATS,
-    PROMPT_FORMATS,
-    ApiJudgeSettings,
-    JudgePresetName,
-    PipelineSettings,
-    PreferenceSettings,
-    PreferenceSourceSettings,
-    Settings,
-    TrainingSettings,
-    parse_settings,
-)
+from flows.under_prefect.forms import check_parameters
+from flows.under_prefect.secrets import secrets_in_environment
 from srpo_core.data import preference_formats, prompt_formats
 from srpo_core.errors import InputError
 from srpo_core.form_schema import title_of
 from srpo_core.judging.judge_presets import PRESETS
 from srpo_core.judging.judges import read_api_key
+from srpo_core.settings.base import Settings, parse_settings
+from srpo_core.settings.data import PREFERENCE_FORMATS, PROMPT_FORMATS, PreferenceSourceSettings
+from srpo_core.settings.judges import ApiJudgeSettings, JudgePresetName
+from srpo_core.settings.pipeline import PipelineSettings
+from srpo_core.settings.training import PreferenceSettings, TrainingSettings
 from tests import judge_server
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]}
 each_deployment = pytest.mark.parametrize("name", DEPLOYMENTS)
 RULE = {"kind": "rule"}

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from srpo_core.config import Settings
 from srpo_core.form_schema import OneOfKinds, Rule, absent, either, given
+from srpo_core.settings.base import Settings
 
 ONE_SOURCE = "expected exactly one of preferences and prompts"
 ONE_SET = "expected at most one of preferences and frozen"

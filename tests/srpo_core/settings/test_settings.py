@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from flows.presets import load_preset, override
-from srpo_core.config import PipelineSettings, parse_settings
 from srpo_core.errors import InputError
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import PipelineSettings
 
 
 def settings(*assignments: str) -> Any:

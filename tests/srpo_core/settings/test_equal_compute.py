@@ -3,8 +3,9 @@
 import pytest
 
 from flows.presets import load_preset, override
-from srpo_core.config import EqualComputeSettings, PipelineSettings, parse_settings
 from srpo_core.errors import InputError
+from srpo_core.settings.base import parse_settings
+from srpo_core.settings.pipeline import EqualComputeSettings, PipelineSettings
 
 
 @pytest.mark.parametrize(
