@@ -16,7 +16,15 @@ from uuid import UUID
 import pytest
 from prefect import flow, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, TaskRunFilter, TaskRunFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    LogFilter,
+    LogFilterFlowRunId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+)
 from prefect.logging.handlers import APILogHandler
 
 from flows.equal_compute import compare_at_equal_compute
@@ -80,6 +88,16 @@ def tasks_of(client: SyncPrefectClient, flow_run_id: UUID) -> list[Any]:
     return client.read_task_runs(task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id])))
 
 
+def artifacts_of(client: SyncPrefectClient, run: Run) -> list[Any]:
+    """Of this run alone: flows of other tests may have used the server before."""
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.flow_run_id]))
+    return client.read_artifacts(artifact_filter=wanted)
+
+
+def artifacts_named(client: SyncPrefectClient, key: str) -> list[Any]:
+    return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+
+
 def test_a_run_is_named_by_preset_methods_and_data_and_recorded_with_its_flow_run(run, client):
     flow_run = client.read_flow_run(run.flow_run_id)
     assert flow_run.name == "demo: srpo on newsroom"
@@ -122,7 +140,7 @@ def test_the_server_knows_which_task_fed_which_and_no_value(run, client):
 
 
 def test_the_markdown_artifact_holds_the_table_curves_that_draw_and_links(run, client):
-    text = next(one.data for one in client.read_artifacts() if one.key == "win-rates")
+    text = next(one.data for one in artifacts_of(client, run) if one.key == "win-rates")
     assert "| policy | set | OOD | draft | rev. 1 | n |" in text
     assert f"[flow run]({run.record['prefect_page']})" in text
     assert str(run.flow_run_id) in run.record["prefect_page"]
@@ -137,7 +155,7 @@ def test_the_markdown_artifact_holds_the_table_curves_that_draw_and_links(run, c
 
 
 def test_the_sql_in_the_artifact_gives_the_table_artifact(run, client):
-    artifacts = {one.key: one for one in client.read_artifacts()}
+    artifacts = {one.key: one for one in artifacts_of(client, run)}
     sql = re.search(r"```sql\n(.*?)```", artifacts["win-rates"].data, re.DOTALL)
     rows = artifacts["win-rates-table"].data
     assert sql is not None
@@ -145,20 +163,16 @@ def test_the_sql_in_the_artifact_gives_the_table_artifact(run, client):
     assert len(run_query(run.home, sql[1])) == 2 * 3 * 2  # policies, evaluation sets, revisions
 
 
-def _is_progress_of(artifact, run):
-    return artifact.type == "progress" and artifact.flow_run_id == run.flow_run_id
-
-
 def test_device_work_shows_its_progress_up_to_the_end(run, client):
-    progress = {one.key: one.data for one in client.read_artifacts() if _is_progress_of(one, run)}
+    progress = {one.key: one.data for one in artifacts_of(client, run) if one.type == "progress"}
     assert {"sft", "reference", "train-srpo", "generate-srpo-on-mix"} <= set(progress)
     assert set(progress.values()) == {100.0}
-    (told,) = [one.description for one in client.read_artifacts() if one.key == "train-srpo"]
+    (told,) = [one.description for one in artifacts_of(client, run) if one.key == "train-srpo"]
     assert re.match(r"step 3/3: .*loss \d", told)
 
 
 def test_what_the_run_took_is_told_by_stage_and_was_all_made_by_it(run, client):
-    text = next(one.data for one in client.read_artifacts() if one.key == "win-rates")
+    text = next(one.data for one in artifacts_of(client, run) if one.key == "win-rates")
     lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in text.splitlines() if " s | " in line}
     timed = {one["stage"]: one for one in run.record["timings"]}
     assert timed["train policies"]["seconds"] > 0 and len(timed["train policies"]["artifacts"]) == 1
@@ -174,7 +188,11 @@ def test_every_artifact_is_an_asset_that_names_what_it_was_made_from(run):
     }
     with get_client(sync_client=True) as client:
         (event,) = _events(client, prefix, 1)
-        made = _events(client, {"event": prefix["event"], "any_resource": {"id": [f"prefect.flow-run.{run.flow_run_id}"]}}, 20)
+        made = _events(
+            client,
+            {"event": prefix["event"], "any_resource": {"id": [f"prefect.flow-run.{run.flow_run_id}"]}},
+            len(run.record["stages"]) + 1,
+        )
     games = find_artifact(run.home, "games", run.ids("games")[0])
     assert games is not None
     upstream = {one["prefect.resource.id"] for one in event["related"] if one["prefect.resource.role"] == "asset"}
@@ -232,15 +250,13 @@ def test_a_stage_flow_makes_what_the_pipeline_makes_and_so_finds_it_complete(run
 
 def test_the_flow_of_a_stage_ends_with_a_page_of_what_it_found_or_made(run, client):
     """The completions of the test before were there already; ids, counts and the next command are those of the artifacts."""
-    (completions,) = {one.data for one in client.read_artifacts() if one.key == "made-completions"}
+    (completions,) = {one.data for one in artifacts_named(client, "made-completions") if str(run.home) in one.data}
     for fingerprint in run.ids("completions")[3:]:
         assert f"`{fingerprint}`, complete already, made" in completions
         assert f"Next: `srpo judge --completions {fingerprint} --home {run.home}`" in completions
     assert "| completions | 20 |" in completions
     srpo = find_artifact(run.home, "policies", run.ids("policies")[2])
-    (policies,) = {
-        one.data for one in client.read_artifacts() if one.key == "made-policies" and run.ids("policies")[2] in one.data
-    }
+    (policies,) = {one.data for one in artifacts_named(client, "made-policies") if run.ids("policies")[2] in one.data}
     parents = [f"- {role}: `{one['stage']}/{one['fingerprint']}`" for role, one in srpo.manifest["parents"].items()]
     assert len(parents) >= 2 and all(parent in policies for parent in parents)
 
@@ -341,10 +357,10 @@ def test_asking_a_judge_over_http_shows_its_progress_and_what_it_took(run, clien
     with JudgeServer() as judge_server:
         judge = ApiJudgeSettings(model="test-judge", base_url=judge_server.url, timeout_seconds=5)
         (games,) = judge_revisions(run.ids("completions")[3:4], judge, home=str(run.home))
-    artifacts = client.read_artifacts()
-    (progress,) = [one for one in artifacts if one.key == "judge-srpo-on-id"]
-    assert (progress.type, progress.data) == ("progress", 100.0)
+    (page,) = [one for one in artifacts_named(client, "made-games") if games in one.data]
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]))
+    (progress,) = [one for one in client.read_artifacts(artifact_filter=wanted) if one.type == "progress"]
+    assert (progress.key, progress.data) == ("judge-srpo-on-id", 100.0)
     made = find_artifact(run.home, "games", games)
-    (page,) = [one.data for one in artifacts if one.key == "made-games" and games in one.data]
-    assert made is not None and f"It took {made.info['spent']['requests']} requests" in page
-    assert f"`{games}`, made now" in page
+    assert made is not None and f"It took {made.info['spent']['requests']} requests" in page.data
+    assert f"`{games}`, made now" in page.data

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import ReceivedEvent
@@ -166,7 +167,9 @@ def test_reference_rows_are_computed_for_new_pairs_only(story):
 
 
 def test_the_decision_stands_in_the_ui_with_curves_guards_and_the_sql(story, client):
-    texts = [one.data for one in client.read_artifacts() if one.key == "retraining"]
+    texts = [
+        one.data for one in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["retraining"])))
+    ]
     assert any("# Promoted" in text for text in texts) or "# Promoted" in texts[0]
     text = next(text for text in texts if "# Promoted" in text)
     assert "## Screening" in text and "## Confirmation" in text and "| length |" in text
