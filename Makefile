@@ -35,12 +35,12 @@ lint: install-dev  ## lint and types alone
 study: install  ## the demo's claim over methods, betas and seeds (an hour and a half on two cores; resumable)
 	$(BIN)/python -m benchmarks.study
 
-benchmarks: install-dev  ## speed against plain sequences, TRL and the bound, as ratios (half an hour, an idle machine)
+benchmarks: install-dev  ## speed against plain sequences, TRL and the bound, as ratios (an hour, an idle machine)
 	$(PIP) --editable '.[benchmarks]'
 	for name in training reference generation; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --out build/benchmarks/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.memory --sides sum chunked --out build/benchmarks/memory.json
-	for name in judging coverage; do $(BIN)/python -m benchmarks.$$name --json > build/benchmarks/$$name.json || exit 1; done
+	for name in judging coverage ingestion results overhead; do $(BIN)/python -m benchmarks.$$name --json > build/benchmarks/$$name.json || exit 1; done
 
 install: $(VENV)/.installed  ## make .venv with the pinned versions
 install-dev: $(VENV)/.installed-dev  ## ... and the tools of the tests
