@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from prefect import flow, runtime
+from prefect import runtime
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from flows.under_prefect.stage_tasks import fails_in_one_sentence, home_folder
+from flows.under_prefect.forms import form
+from flows.under_prefect.stage_tasks import home_folder
 from srpo_core.settings.base import Settings
 from storage.stored_queries import list_queries
-from tasks.answers import answer_question
 
 # The files of storage/queries; written out, so that the form offers them (a test compares).
 Question = Literal[
@@ -50,9 +50,12 @@ Question = Literal[
 ]
 
 
+QUERIES = list_queries()
+
+
 def _of(parameter: str, meaning: str) -> str:
     """What a parameter means, and which questions take it."""
-    takers = [query.name for query in list_queries().values() if parameter in {own.name for own in query.parameters}]
+    takers = [query.name for query in QUERIES.values() if parameter in {own.name for own in query.parameters}]
     return f"{meaning} Taken by {', '.join(takers)}."
 
 
@@ -77,8 +80,7 @@ def name_run() -> str:
     return f"ask: {runtime.flow_run.parameters['name']}"
 
 
-@flow(name="ask", flow_run_name=name_run, persist_result=False)
-@fails_in_one_sentence
+@form("ask", name_run)
 def ask_question(name: Question, parameters: QuestionParameters = NOTHING_SET, home: str = "") -> str:
     """Answer a stored question from the published results, as a table artifact under the question's name.
 
@@ -87,6 +89,8 @@ def ask_question(name: Question, parameters: QuestionParameters = NOTHING_SET, h
         parameters: What narrows the answer down; leave out what the question does not take.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.answers import answer_question
+
     answer = answer_question(home_folder(home), name, parameters.model_dump(exclude_none=True))
     create_table_artifact(answer.rows, key=answer.key, description=answer.description)
     return f"{answer.num_rows} rows"

@@ -1,7 +1,7 @@
 """`audit_judge`: the flow of `srpo audit`, how far a judge can be believed: agreement with people, attacks on it, drift."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import runtime
 
@@ -12,10 +12,9 @@ from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, settin
 from srpo_core.settings.audit import AgreementAuditSettings, AuditSettings, InjectionAuditSettings, SentinelAuditSettings
 from srpo_core.settings.judges import AskedJudgeSettings, JudgeSettings, as_judge
 from srpo_core.settings.resources import Resources, ScoringResources
-from storage.artifact import Artifact
-from tasks.agreement_audit import audit_preferences
-from tasks.injection_audit import audit_injections
-from tasks.sentinel import find_sentinel, freeze_preferences, look
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
 
 RESOURCES = ScoringResources.model_validate({})
 
@@ -42,7 +41,11 @@ def audit_judge(
     return show_made(_measure(audit, as_judge(judge), home_folder(home), Resources.of(resources)))
 
 
-def _measure(audit: AuditSettings, judge: JudgeSettings, home: Path, resources: Resources) -> list[Artifact]:
+def _measure(audit: AuditSettings, judge: JudgeSettings, home: Path, resources: Resources) -> "list[Artifact]":
+    from tasks.agreement_audit import audit_preferences
+    from tasks.injection_audit import audit_injections
+    from tasks.sentinel import look
+
     if isinstance(audit, SentinelAuditSettings):
         return list(as_prefect_task(look)(_frozen_games(audit, home), judge, home, resources=resources))
     options: dict[str, Any] = {"max_pairs": audit.max_pairs, "seed": audit.seed, "resources": resources}
@@ -52,13 +55,15 @@ def _measure(audit: AuditSettings, judge: JudgeSettings, home: Path, resources: 
     return [as_prefect_task(audit_injections)(_attacked_texts(audit, home), judge, home, **options)]
 
 
-def _attacked_texts(audit: InjectionAuditSettings, home: Path) -> Artifact:
+def _attacked_texts(audit: InjectionAuditSettings, home: Path) -> "Artifact":
     if audit.preferences is not None:
         return find_input(home, "preferences", audit.preferences)
     return find_input(home, "prompts", str(audit.prompts))
 
 
-def _frozen_games(audit: SentinelAuditSettings, home: Path) -> Artifact:
+def _frozen_games(audit: SentinelAuditSettings, home: Path) -> "Artifact":
+    from tasks.sentinel import find_sentinel, freeze_preferences
+
     if audit.preferences is None:
         return find_sentinel(home) if audit.frozen is None else find_input(home, "sentinels", audit.frozen)
     pairs = find_input(home, "preferences", audit.preferences)

@@ -1,4 +1,4 @@
-"""How a run ended, for its record and its state message: completed, failed or cancelled, and why in one sentence.
+"""How a run ended, for its record and its state message: completed, failed, cancelled or suspended, and why in one sentence.
 
 Does not import Prefect by itself: `srpo run` without a server uses this too.
 """
@@ -16,7 +16,7 @@ AGAIN = "what is complete stays: run it again to go on from there"
 class Ending(NamedTuple):
     """Why a run did not complete."""
 
-    state: str  # failed, or cancelled: a person ended it
+    state: str  # failed; cancelled: a person ended it; suspended: a person is asked
     sentence: str
 
 
@@ -32,11 +32,16 @@ def ending_of(error: BaseException) -> Ending:
         from flows.under_prefect.cancellation import CANCELLED, is_cancelled
 
         return Ending("cancelled", CANCELLED) if is_cancelled() else Ending("failed", f"ended by SIGTERM; {AGAIN}")
+    if _is_pause_of_prefect(error):
+        return Ending("suspended", "waits for a person, without a process: resume it in the Prefect UI")
     return Ending("failed", unforeseen(error))
 
 
 def unforeseen(error: BaseException) -> str:
     """An error nobody foresaw, in one line: its kind and the first line of what it says."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"the system refused{where}: {error.strerror}; mend that and run again, what is complete stays"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -47,3 +52,11 @@ def _is_signal_of_prefect(error: BaseException) -> bool:
     from prefect.exceptions import TerminationSignal
 
     return isinstance(error, TerminationSignal)
+
+
+def _is_pause_of_prefect(error: BaseException) -> bool:
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.exceptions import Pause
+
+    return isinstance(error, Pause)

@@ -11,7 +11,6 @@ from srpo_core.settings.judges import ScoringJudgeSettings, as_judge
 from srpo_core.settings.model import Dtype, GenerationSettings
 from srpo_core.settings.pipeline import EqualComputeSettings
 from srpo_core.settings.resources import ComparisonResources, Resources
-from tasks.equal_compute import compare_equal_compute
 
 SETTINGS = EqualComputeSettings.model_validate({})
 GENERATION = GenerationSettings.model_validate({})
@@ -48,6 +47,8 @@ def compare_at_equal_compute(
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.equal_compute import compare_equal_compute
+
     folder = home_folder(home)
     frozen, sets = find_policy(folder, policy), [find_input(folder, "prompts", one) for one in prompts]
     spread = {"model": model_like(frozen, dtype), "resources": Resources.of(resources), "home": folder}

@@ -9,7 +9,6 @@ from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
 from srpo_core.settings.model import Dtype, GenerationSettings
 from srpo_core.settings.resources import DecodingResources, Resources
-from tasks.generation import generate_completions
 
 SETTINGS = GenerationSettings.model_validate({})
 RESOURCES = DecodingResources.model_validate({})
@@ -41,6 +40,8 @@ def generate_revisions(
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.generation import generate_completions
+
     folder = home_folder(home)
     writer, sets = find_policy(folder, policy), [find_input(folder, "prompts", one) for one in prompts]
     work = {"model": model_like(writer, dtype), "resources": Resources.of(resources), "home": folder}

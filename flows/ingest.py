@@ -6,7 +6,6 @@ from flows.under_prefect.forms import form
 from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of, short_name
 from srpo_core.settings.data import PreferenceSourceSettings
-from tasks.preferences import ingest_preferences
 
 
 def name_ingestion() -> str:
@@ -22,4 +21,6 @@ def ingest_pairs(source: PreferenceSourceSettings, home: str = "") -> str:
         source: Files, folders, globs or hub sets, and how to read them.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.preferences import ingest_preferences
+
     return show_made([as_prefect_task(ingest_preferences)(source, home_folder(home))])[0]

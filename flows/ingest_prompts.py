@@ -6,7 +6,6 @@ from flows.under_prefect.forms import form
 from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of
 from srpo_core.settings.data import PromptSourceSettings
-from tasks.prompts import ingest_prompts
 
 
 def name_ingestion() -> str:
@@ -22,4 +21,6 @@ def ingest_prompt_set(source: PromptSourceSettings, home: str = "") -> str:
         source: Where the prompts and their gold texts lie, and what the set is called in every table.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.prompts import ingest_prompts
+
     return show_made([as_prefect_task(ingest_prompts)(source, home_folder(home))])[0]

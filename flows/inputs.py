@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "SRPO_HOME"
 DEFAULT_HOME = "srpo_home"
-CHAMPION = "champion"  # a policy's name in commands and forms: whoever is champion now
 
 
 def open_home(text: str) -> Path:
@@ -88,17 +87,13 @@ def register_model(home: Path, name: str) -> "Artifact":
     return prepare_base_model(parse_settings(ModelSettings, {"name_or_path": name}, "model"), home, None)
 
 
-def find_champion(home: Path) -> "Artifact":
-    """The policy that is champion now. Raises InputError when there is none, or when its artifact is gone."""
-    from storage.artifact import find_artifact
-    from storage.registry import champion
+def require_champion(home: Path) -> "Artifact":
+    """The policy that is champion now. Raises InputError when there is none, and UnusableInput when its artifact is gone."""
+    from storage.registry import find_champion
 
-    holder = champion(home)
-    if holder is None:
-        raise InputError(f"expected a champion in the registry of {home}, found none; `srpo promote POLICY` makes one")
-    found = find_artifact(home, "policies", holder)
+    found = find_champion(home)
     if found is None:
-        raise InputError(f"expected the champion policies/{holder} in {home}, found it gone; `srpo promote` another")
+        raise InputError(f"expected a champion in the registry of {home}, found none; `srpo promote POLICY` makes one")
     return found
 
 
@@ -109,10 +104,11 @@ def find_policy(home: Path, text: str, outside: Callable[[Path, str], "Artifact"
     theirs with them.
     """
     from storage.artifact import MANIFEST, open_artifact
+    from storage.names import CHAMPION
 
     folder = Path(text)
     if text == CHAMPION:
-        return find_champion(home)
+        return require_champion(home)
     if folder.is_dir() and not (folder / MANIFEST).is_file():
         if folder.name == "model" and (folder.parent / MANIFEST).is_file():
             return open_artifact(folder.parent.absolute())

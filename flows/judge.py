@@ -1,22 +1,21 @@
 """`judge_revisions`: the flow of `srpo judge`, completions against gold texts or against another policy's completions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import runtime
 
-from flows.evaluation_sets import judge_sets
 from flows.inputs import find_input
 from flows.under_prefect.forms import form
 from flows.under_prefect.run_names import called
 from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, setting_of
 from srpo_core.form_schema import OneOfKinds
-from srpo_core.judging.request_limits import Spent
 from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings, OpponentSettings
 from srpo_core.settings.resources import Resources, ScoringResources
-from storage.artifact import Artifact
-from tasks.sentinel import look_at_sentinel
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
 
 RESOURCES = ScoringResources.model_validate({})
 
@@ -45,6 +44,10 @@ def judge_revisions(
         resources: How the work of a model on this machine is spread.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from flows.evaluation_sets import judge_sets
+    from srpo_core.judging.request_limits import Spent
+    from tasks.sentinel import look_at_sentinel
+
     folder = home_folder(home)
     judged = [find_input(folder, "completions", one) for one in completions]
     sets = [_prompts_of(one, folder) for one in judged]
@@ -59,5 +62,5 @@ def judge_revisions(
     return show_made(games)
 
 
-def _prompts_of(completions: Artifact, home: Path) -> Artifact:
+def _prompts_of(completions: "Artifact", home: Path) -> "Artifact":
     return find_input(home, "prompts", completions.manifest["parents"]["prompts"]["fingerprint"])

@@ -25,7 +25,7 @@ from tasks.diagnostics import Diagnostics, complete_diagnostics
 from tasks.equal_compute import compare_equal_compute
 from tasks.generation import generate_completions
 from tasks.judge_identity import judge_name
-from tasks.launch import find_config
+from tasks.launch import check_processes
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
 from tasks.preferences import ingest_preferences
 from tasks.prompts import ingest_prompts
@@ -87,8 +87,7 @@ def check_at_once(settings: PipelineSettings) -> None:
             read_api_key(judge)
         elif judge is not None:
             judge_name(judge)  # finds a local judge's model and preset
-    if settings.resources.accelerate_config:
-        find_config(settings.resources.accelerate_config)
+    check_processes(settings.resources)
 
 
 def _prepare_data(settings: PipelineSettings, home: Path, stage: Stage) -> tuple[Artifact, Artifact | None, list[Artifact]]:

@@ -3,8 +3,6 @@
 from flows.under_prefect.forms import form
 from flows.under_prefect.stage_artifacts import show_published
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
-from tasks.publishing import publish_results
-from tasks.reporting import write_report
 
 
 @form("publish", "publish")
@@ -14,6 +12,9 @@ def publish_home(home: str = "") -> str:
     Args:
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.publishing import publish_results
+    from tasks.reporting import write_report
+
     folder = home_folder(home)
     database = as_prefect_task(publish_results)(folder)
     report = as_prefect_task(write_report)(folder)

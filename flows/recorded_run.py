@@ -1,8 +1,11 @@
 """A run with its record in `<home>/runs/`: what it was asked, what it used, how it ended and why.
 
-A Prefect run that is retried keeps its id, and so it keeps its record: one run is one record, however many attempts it took.
+The record is written anew whenever a stage begins or ends, so that a run whose process is killed has told what it used until then
+and at which stage it was. A Prefect run that is retried keeps its id, and so it keeps its record and adds to it: one run is one
+record, however many attempts it took.
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,9 +19,11 @@ from flows.endings import ending_of
 from flows.training_stages import Stage
 from flows.under_prefect.run_pages import run_page
 from storage.artifact import Artifact
-from storage.runs import find_run, holding, record_run, utc_now
+from storage.runs import find_run, holding, read_run, record_run, utc_now
 from tasks.publishing import publish_results
 from tasks.reporting import write_report
+
+Row = dict[str, Any]
 
 
 def run_with_record(
@@ -35,65 +40,75 @@ def run_with_record(
     The record says running from the start on, and at the end completed, failed or cancelled, with the sentence that says why.
     """
     asked = settings.model_dump(mode="json")
-    earlier = find_run(home, prefect_run, asked) or {"run_id": _new_run_id(), "started_at": None}
-    started_at = earlier["started_at"] or utc_now()
-    facts: dict[str, Any] = {"settings": asked, "prefect_run": prefect_run, "deployment": deployment, "started_at": started_at}
-    kept = _KeptArtifacts(stage, earlier.get("timings") or [])
-    page = run_page(prefect_run)
-    record = partial(record_run, home, earlier["run_id"], prefect_page=page, timings=kept.timings, **facts)
-    with holding(home, earlier["run_id"]):
+    known = find_run(home, prefect_run, asked)
+    run_id = str(known["run_id"]) if known else _new_run_id()
+    facts: Row = {"settings": asked, "prefect_run": prefect_run, "deployment": deployment, "prefect_page": run_page(prefect_run)}
+    with holding(home, run_id):
+        earlier = read_run(home, run_id) if known else {}  # only now: an earlier attempt may have written until it let go
+        facts |= {"started_at": earlier.get("started_at") or utc_now(), "earlier": earlier.get("stages", [])}
+        stages = _RecordedStages(stage, earlier.get("timings") or [], partial(record_run, home, run_id, **facts))
         try:
-            record(state="running", artifacts=[])
-            body(kept.stage)
-            record(state="completed", artifacts=kept.artifacts())  # before publishing, so that the database tells of this run
+            stages.record("running")
+            body(stages.stage)
+            stages.record("completed")  # before publishing, so that the database tells of this run
             stage(publish_results)(home)
             stage(write_report)(home)
         except BaseException as error:
             state, sentence = ending_of(error)
-            record(state=state, artifacts=kept.artifacts(), failure=kept.naming_stage(sentence))
+            stages.record(state, stages.naming_stage(sentence))
             raise
-    return str(earlier["run_id"])
+    return run_id
 
 
 def _new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
-class _KeptArtifacts:
-    """Stages that remember what they returned, in the order in which they were made, whatever order they ended in."""
+class _RecordedStages:
+    """Stages that are written into the run's record when they begin and when they end, also where several are at work at once."""
 
-    def __init__(self, stage: Stage, timings: list[dict[str, Any]]) -> None:
-        self._stage = stage
-        self.timings = timings  # what earlier attempts took; each stage that ends adds a row
+    def __init__(self, stage: Stage, timings: list[Row], write: Callable[..., object]) -> None:
+        """`timings`: what earlier attempts took; `write` is `record_run` of this run."""
+        self._stage, self._write = stage, write
+        self._ended, self._at_work = timings, list[Row]()
         self._places: list[list[Artifact]] = []
         self._failed = ""
+        self._lock = threading.Lock()
 
     def stage(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` as a stage whose artifacts are kept."""
+        """`function` as a stage of the run; what it returns is kept."""
         staged, place = self._stage(function), []  # type: tuple[Callable[..., Any], list[Artifact]]
-        self._places.append(place)
+        self._places.append(place)  # in the order in which stages were made, whatever order they end in
+        name = function.__name__.replace("_", " ")
 
         @wraps(function)
         def run(*args: Any, **options: Any) -> Any:
-            name, began = function.__name__.replace("_", " "), time.monotonic()
+            call: Row = {"stage": name, "seconds": None, "artifacts": []}
+            began = time.monotonic()
+            self._at_work.append(call)
+            self.record("running")
             try:
                 result = staged(*args, **options)
+                returned = result if isinstance(result, list) else [result]
+                place.extend(one for one in returned if isinstance(one, Artifact))
+                call["artifacts"] = [f"{one.stage}/{one.fingerprint}" for one in place]
             except BaseException:
                 self._failed = self._failed or name
                 raise
             finally:
-                timing: dict[str, Any] = {"stage": name, "seconds": round(time.monotonic() - began, 1), "artifacts": []}
-                self.timings.append(timing)
-            returned = result if isinstance(result, list) else [result]
-            place.extend(one for one in returned if isinstance(one, Artifact))
-            timing["artifacts"] = [f"{one.stage}/{one.fingerprint}" for one in place]
+                call["seconds"] = round(time.monotonic() - began, 1)
+                self._ended.append(call)
+                self._at_work[:] = [one for one in self._at_work if one is not call]
+            self.record("running")
             return result
 
         return run
 
-    def artifacts(self) -> list[Artifact]:
-        """Each once."""
-        return list(dict.fromkeys(one for place in self._places for one in place))
+    def record(self, state: str, failure: str | None = None) -> None:
+        """Write what is known until now, each artifact once; calls in the order in which they ended, those at work last."""
+        with self._lock:
+            artifacts = list(dict.fromkeys(one for place in self._places for one in place))
+            self._write(state=state, artifacts=artifacts, timings=[*self._ended, *self._at_work], failure=failure)
 
     def naming_stage(self, sentence: str) -> str:
         """`sentence`, beginning with the stage that failed first, if one did."""

@@ -10,7 +10,6 @@ from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_
 from srpo_core.settings.model import Dtype
 from srpo_core.settings.resources import Resources, ScoringResources
 from srpo_core.settings.training import LayoutChoice, TrainingSettings
-from tasks.reference import compute_reference
 
 RESOURCES = ScoringResources.model_validate({})
 
@@ -41,6 +40,8 @@ def compute_reference_rows(
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.reference import compute_reference
+
     folder = home_folder(home)
     policy, pairs = find_policy(folder, reference), find_input(folder, "preferences", preferences)
     training = TrainingSettings.model_validate({"layout": layout})

@@ -5,23 +5,28 @@ approve a promotion finds the run suspended, with the table and a form; no proce
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, State
 from pydantic import Field, ValidationError
 
-from flows.retraining import Approval, Approve, Outcome, retrain
 from flows.under_prefect.events import POLICY_PROMOTED, POLICY_REJECTED, announce
 from flows.under_prefect.forms import form
 from flows.under_prefect.run_tags import name_run, tag_run
 from flows.under_prefect.stage_artifacts import show_run
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
 from srpo_core.settings.retraining import RetrainSettings
-from tasks.promotion import Proposal, proposal_markdown
+
+if TYPE_CHECKING:
+    from flows.retraining import Approval, Approve, Outcome
+    from tasks.proposal import Proposal
 
 STATE_NAMES = {"nothing_new": "NothingNew", "promoted": "Promoted", "rejected": "Rejected"}
 
@@ -41,6 +46,8 @@ def retrain_on_new_data(settings: RetrainSettings, home: str = "") -> State[Any]
         settings: The pipeline that trains and evaluates, and when the result is promoted.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from flows.retraining import retrain
+
     tag_run(settings.pipeline)
     folder = home_folder(home)
     outcome = retrain(
@@ -48,6 +55,7 @@ def retrain_on_new_data(settings: RetrainSettings, home: str = "") -> State[Any]
         folder,
         as_prefect_task,
         approve=_ask(settings) if runtime.deployment.id else None,
+        is_open=_is_open,
         prefect_run=str(runtime.flow_run.id),
         deployment=runtime.deployment.name,
     )
@@ -57,17 +65,21 @@ def retrain_on_new_data(settings: RetrainSettings, home: str = "") -> State[Any]
     return Completed(name=STATE_NAMES[outcome.event], message=outcome.message)
 
 
-def _ask(settings: RetrainSettings) -> Approve:
+def _ask(settings: RetrainSettings) -> "Approve":
     """How a person is asked: the run is suspended with the table and a form, and starts again from its top when it is resumed."""
 
-    def approve(proposal: Proposal, run_id: str) -> Approval:
+    from flows.retraining import Approval
+    from storage.artifact import hash_of
+    from tasks.proposal import proposal_markdown
+
+    def approve(proposal: "Proposal", run_id: str) -> "Approval":
         text = proposal_markdown(proposal, "Promote this challenger?", {"run": run_id})
         form_shown = ApprovalForm.with_initial_data(description=text)
         waits = int(settings.promotion.approval_hours * 3600)
-        number = 1
+        number, shown = 1, hash_of([proposal.standing.attempt, proposal.evidence()], 32)  # an answer is one to these numbers
         while True:
             try:
-                answer = suspend_flow_run(form_shown, timeout=waits, key=f"{proposal.standing.attempt}-{number}")
+                answer = suspend_flow_run(form_shown, timeout=waits, key=f"{shown}-{number}")
                 return Approval(answer.decision == "promote", answer.note)
             except ValidationError:  # this run asked before, nobody answered in time, and a person has it tried again
                 number += 1
@@ -75,8 +87,20 @@ def _ask(settings: RetrainSettings) -> Approve:
     return approve
 
 
-def _show(outcome: Outcome, home: Path) -> None:
+def _is_open(flow_run_id: str) -> bool:
+    """Whether a flow run may still go on: it waits, is at work or is suspended."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return False
+    return state is not None and not state.is_final()
+
+
+def _show(outcome: "Outcome", home: Path) -> None:
     """The decision with all its numbers, and beside it the run's win rates; each with a history by its key."""
+    from tasks.proposal import proposal_markdown
+
     if outcome.proposal is not None and outcome.entry is not None:
         text = proposal_markdown(outcome.proposal, STATE_NAMES[outcome.event], _facts(outcome.entry))
         create_markdown_artifact(text, key="retraining", description=outcome.message)
@@ -94,7 +118,7 @@ def _facts(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _announce(outcome: Outcome, home: Path) -> None:
+def _announce(outcome: "Outcome", home: Path) -> None:
     """Tell people's own automations."""
     entry = outcome.entry or {}
     name = POLICY_PROMOTED if outcome.event == "promoted" else POLICY_REJECTED

@@ -4,17 +4,19 @@
         └yes→ challenger ─→ screening prompts ─fails→ rejected
                                  └passes→ a look is entered in the registry ─→ confirmation prompts ─→ promoted or rejected
 
-Killed half-way and run again it goes on: stages skip what is complete, a look is taken once for the same attempt, and so is the
-decision. `flows/retrain.py` is the same in the Prefect UI.
+Killed half-way and run again it goes on: stages skip what is complete, a look is taken once for the same texts, and a decision
+once for the same attempt. `flows/retrain.py` is the same in the Prefect UI.
 """
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.endings import ending_of
 from flows.evaluation_sets import judge_sets
 from flows.pipeline import check_at_once, locate_sources
 from flows.recorded_run import run_with_record
@@ -25,26 +27,19 @@ from srpo_core.scoring.promotion import spend_level
 from srpo_core.settings.judges import ApiJudgeSettings
 from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact
-from storage.registry import record_decision, record_look
+from storage.registry import find_champion, record_decision, record_look
+from storage.runs import read_run, record_run
 from tasks.demonstrations import ingest_demonstrations
 from tasks.generation import generate_completions
 from tasks.judging import judge_completions
 from tasks.preferences import ingest_preferences
-from tasks.promotion import Proposal, comparison_values
-from tasks.prompt_parts import Part, split_prompts
+from tasks.prompt_parts import PARTS, Part, split_prompts
 from tasks.prompts import ingest_prompts
+from tasks.proposal import Proposal, comparison_values
 from tasks.publishing import publish_results
-from tasks.retraining import (
-    Evaluated,
-    Standing,
-    check_start,
-    compare_policies,
-    curves_of,
-    find_begun,
-    find_champion,
-    find_standing,
-)
+from tasks.retraining import Evaluated, check_clusters, check_start, compare_policies, curves_of
 from tasks.sentinel import look_at_sentinel
+from tasks.standing import Standing, find_begun, find_standing, identify_look
 
 logger = logging.getLogger("srpo")
 Row = dict[str, Any]
@@ -76,12 +71,14 @@ def retrain(
     stage: Stage,
     *,
     approve: Approve | None = None,
+    is_open: Callable[[str], bool] = lambda _: False,
     prefect_run: str | None = None,
     deployment: str | None = None,
 ) -> Outcome:
     """Look for new pairs, train and compare a challenger, and enter the decision in the registry.
 
     `approve` asks a person about a challenger that passed; it may leave by an exception and be asked again by the next call.
+    `is_open` tells of a Prefect run whether it may still go on: beside one that has looked and not decided, nothing is trained.
     Raises InputError and WorkFailed as the stages do.
     """
     check_at_once(settings.pipeline)
@@ -91,14 +88,15 @@ def retrain(
         )
     begun = find_begun(home, prefect_run)
     if begun.decision is not None:
-        return _publish(_outcome(begun.decision), home, stage)
+        with _ending_recorded(begun.decision["run_id"], home):
+            return _publish(_outcome(begun.decision), home, stage)
     preferences = begun.preferences
     if preferences is None:
         preferences = stage(ingest_preferences)(locate_sources(settings.pipeline, home, stage).preferences, home)
-    standing = find_standing(settings, preferences, home)
+    standing = find_standing(settings, preferences, home, prefect_run=prefect_run, is_open=is_open)
     if standing.nothing_new is not None:
         return Outcome("nothing_new", standing.nothing_new)
-    logger.info("%d of %d pairs are new: training a challenger", standing.new_pairs, preferences.counts["pairs"])
+    logger.info("%d of %d pairs are new: training a challenger", standing.changes.new, preferences.counts["pairs"])
     proposals: list[Proposal] = []
     about = {"prefect_run": prefect_run, "deployment": deployment}
 
@@ -106,13 +104,31 @@ def retrain(
         proposals.append(_propose(settings, preferences, standing, home, kept, about))
 
     run_id = run_with_record(body, settings.pipeline, home, stage, **about)
-    entry = _decide(proposals[0], run_id, home, approve if settings.promotion.require_approval else None, about)
-    return _publish(_outcome(entry, proposals[0]), home, stage)
+    with _ending_recorded(run_id, home):
+        entry = _decide(proposals[0], run_id, home, approve if settings.promotion.require_approval else None, about)
+        return _publish(_outcome(entry, proposals[0]), home, stage)
 
 
 def _outcome(entry: Row, proposal: Proposal | None = None) -> Outcome:
     word = "Promoted" if entry["event"] == "promoted" else "Rejected"
     return Outcome(entry["event"], f"{word} {entry['policy_id']}: {entry['reason']}", entry["run_id"], proposal, entry)
+
+
+@contextmanager
+def _ending_recorded(run_id: str, home: Path) -> Iterator[None]:
+    """What comes behind the last stage is in the run's record too: how that ended, or that a person is asked."""
+    state, sentence = "completed", None
+    try:
+        yield
+    except BaseException as error:
+        state, sentence = ending_of(error)
+        raise
+    finally:
+        record = read_run(home, run_id)
+        if record["state"] != state:
+            kept = ("settings", "prefect_run", "prefect_page", "deployment", "started_at", "timings")
+            known = {name: record[name] for name in kept}
+            record_run(home, run_id, state=state, failure=sentence, artifacts=[], earlier=record["stages"], **known)
 
 
 def _publish(outcome: Outcome, home: Path, stage: Stage) -> Outcome:
@@ -127,6 +143,8 @@ def _propose(
     pipeline, promotion = settings.pipeline, settings.promotion
     sources = locate_sources(pipeline, home, stage)
     prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
+    parts = {part: [stage(split_prompts)(one, part, promotion.confirmation_share, home) for one in prompts] for part in PARTS}
+    check_clusters([one for part in PARTS for one in parts[part]], promotion.min_clusters)
     demonstrations = None
     if pipeline.supervised is not None:
         demonstrations = stage(ingest_demonstrations)(sources.demonstrations, home, preferences)
@@ -140,8 +158,7 @@ def _propose(
     against, judging = champion or reference, {"resources": pipeline.resources, "spent": Spent()}
 
     def evaluate(part: Part) -> list[Evaluated]:
-        parts = [stage(split_prompts)(one, part, promotion.confirmation_share, home) for one in prompts]
-        return _evaluate(challenger, against, parts, settings, home, stage, judging)
+        return _evaluate(challenger, against, parts[part], settings, home, stage, judging)
 
     compared = partial(compare_policies, settings=promotion, revision=settings.revision_index)
     seen = evaluate("screening")
@@ -151,7 +168,8 @@ def _propose(
         level_of = partial(spend_level, total=promotion.total_error_level)
         told = {"policy_id": challenger.fingerprint, "by": "retrain", "reason": f"screening passed: {screening.reason}"}
         told["evidence"] = json.dumps({"preferences": preferences.fingerprint, "screening": comparison_values(screening)})
-        look = record_look(home, f"look:{standing.attempt}", level_of, told | about)
+        key = identify_look(standing.attempt, [challenger, against], parts["confirmation"])
+        look = record_look(home, key, level_of, told | about)
         seen = evaluate("confirmation")
         confirmation = compared(seen, level=look["level"])
         curves["confirmation"] = curves_of(seen)
@@ -209,4 +227,10 @@ def _decide(proposal: Proposal, run_id: str, home: Path, approve: Approve | None
         "evidence": proposal.evidence(),
     }
     key, event = f"decision:{proposal.standing.attempt}", "promoted" if passed else "rejected"
-    return record_decision(home, key, event, told, against=proposal.standing.champion_id)
+    entry = record_decision(home, key, event, told, against=proposal.standing.champion_id)
+    if (entry["event"], entry["prefect_run"]) != (event, about["prefect_run"]):
+        raise InputError(
+            f"expected no decision on this attempt yet, found entry {entry['entry']} of the registry, {entry['event']}: another "
+            "run decided meanwhile, and this one changes nothing; start it again for what is new since"
+        )
+    return entry

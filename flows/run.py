@@ -8,7 +8,6 @@ from pathlib import Path
 
 from prefect import runtime
 
-from flows.pipeline import run_recorded
 from flows.under_prefect.forms import form
 from flows.under_prefect.run_tags import name_run, tag_run
 from flows.under_prefect.stage_artifacts import show_run
@@ -29,6 +28,8 @@ def run_pipeline(settings: PipelineSettings, home: str = "") -> str:
 
 def run_and_show(settings: PipelineSettings, home: Path) -> str:
     """Run every stage as a task, record the run under its deployment's name, and put its win rates into the UI."""
+    from flows.pipeline import run_recorded
+
     tag_run(settings)
     run_id = run_recorded(
         settings, home, stage=as_prefect_task, prefect_run=str(runtime.flow_run.id), deployment=runtime.deployment.name

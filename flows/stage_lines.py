@@ -27,12 +27,13 @@ def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
 def _outcome(result: Any, began: datetime, seconds: float) -> str:
     from storage.artifact import Artifact
     from storage.names import name_artifact
+    from tasks.log_lines import in_words
 
     artifacts = [one for one in (result if isinstance(result, list) else [result]) if isinstance(one, Artifact)]
     names = ", ".join(name for name in map(name_artifact, artifacts) if name)
     if artifacts and all(datetime.fromisoformat(one.manifest["created_at"]) < began for one in artifacts):
         return f"complete already ({names})" if names else "complete already"
-    counts = [f"{value} {name.replace('_', ' ')}" for one in artifacts[:1] for name, value in one.counts.items() if value]
-    facts = ", ".join(counts[:SHOWN_COUNTS]) if len(artifacts) == 1 else ""
+    counts = [(name, count) for one in artifacts for name, count in one.counts.items() if count]
+    facts = in_words(dict(counts[:SHOWN_COUNTS])) if len(artifacts) == 1 else ""
     text = ": ".join(part for part in (names, facts) if part)
     return f"{seconds:.1f} s ({text})" if text else f"{seconds:.1f} s"

@@ -5,7 +5,6 @@ from typing import Any
 from prefect import runtime
 
 from flows.inputs import find_input, find_policy
-from flows.training_stages import train_against
 from flows.under_prefect.forms import form
 from flows.under_prefect.run_names import called
 from flows.under_prefect.stage_artifacts import show_made
@@ -15,9 +14,6 @@ from srpo_core.settings.data import DemonstrationSettings
 from srpo_core.settings.model import Dtype, GenerationSettings, ModelSettings, TemplateSettings
 from srpo_core.settings.resources import Resources, TrainingResources
 from srpo_core.settings.training import PreferenceSettings, SupervisedSettings
-from tasks.demonstrations import ingest_demonstrations
-from tasks.models import prepare_base_model
-from tasks.training import train_reference
 
 TRAINING = PreferenceSettings.model_validate({})
 SUPERVISED = SupervisedSettings.model_validate({})
@@ -64,6 +60,8 @@ def train_policy(
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from flows.training_stages import train_against
+
     folder = home_folder(home)
     policy, pairs = find_policy(folder, reference), find_input(folder, "preferences", preferences)
     sets = [find_input(folder, "prompts", one) for one in prompts]
@@ -95,6 +93,10 @@ def train_supervised(
         resources: Processes, threads and batch sizes.
         home: Folder of all artifacts and results; empty = $SRPO_HOME, else srpo_home in the checkout.
     """
+    from tasks.demonstrations import ingest_demonstrations
+    from tasks.models import prepare_base_model
+    from tasks.training import train_reference
+
     folder = home_folder(home)
     if preferences and demonstrations.path:
         raise InputError("expected preferences or demonstrations.path to make demonstrations from, found both; leave one out")

@@ -104,12 +104,8 @@ def list_journals(folder: Path, prefix: str = "journal") -> list[Path]:
     return sorted(folder.glob(f"{prefix}-*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one journal; drop a torn last line, raise BrokenArtifact for a broken line before it."""
-    return (row for _, row in _rows_with_offsets(path))
-
-
-def _rows_with_offsets(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_journal(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each row of one journal with its offset; drop a torn last line, raise BrokenArtifact for a broken line before it."""
     offset, broken = 0, 0
     with path.open("rb") as handle:
         for number, line in enumerate(handle, start=1):
@@ -142,7 +138,7 @@ class JournalledRows:
         self._index = OffsetIndex()
         self._journal: Journal | None = None
         for path in list_journals(folder):
-            for offset, row in _rows_with_offsets(path):
+            for offset, row in read_journal(path):
                 if usable(row):
                     self._index.add(row[key], path, offset)
 

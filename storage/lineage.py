@@ -5,13 +5,13 @@ Read from manifests and run records on disk. The same edges are in the published
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.artifact import Artifact, list_artifacts
 from storage.errors import UnusableInput
 from storage.lookup import find_record, locate
+from storage.makers import Makers
 from storage.names import Names
 from storage.runs import read_runs
 
@@ -56,7 +56,7 @@ def trace_lineage(home: Path, text: str, eval_set: str | None = None) -> Lineage
     """
     kind, name = locate(home, text)
     roots = _roots(home, kind, name) if eval_set is None else _judged_on(home, kind, name, eval_set)
-    names, made_by = Names(home), _Makers(home)
+    names, made_by = Names(home), Makers(read_runs(home))
     nodes: dict[str, Node] = {}
     edges: dict[Edge, None] = {}
     pending = list(roots)
@@ -97,6 +97,8 @@ def _roots(home: Path, kind: str, name: str) -> list[str]:
         names = Names(home)
         inner = {parent for one in used for parent in _parents(names.artifact(one))}
         return [one for one in dict.fromkeys(used) if one not in inner]
+    if kind == "registry entry":
+        return [f"policies/{record.values['policy_id']}"]
     return [f"{record.lineage[0]['stage']}/{record.lineage[0]['fingerprint']}"]
 
 
@@ -132,29 +134,10 @@ def _parents(artifact: Artifact | None) -> list[str]:
     return [f"{parent['stage']}/{parent['fingerprint']}" for parent in parents.values()]
 
 
-class _Makers:
-    """Which run made an artifact: the one at work when it was completed, of those that used it."""
-
-    def __init__(self, home: Path) -> None:
-        self._runs: dict[str, list[dict[str, Any]]] = {}
-        for run in read_runs(home):
-            for stage in run["stages"]:
-                self._runs.setdefault(f"{stage['stage']}/{stage['fingerprint']}", []).append(run)
-
-    def run_of(self, name: str, artifact: Artifact) -> dict[str, Any]:
-        """The record, or an empty one."""
-        created = _time(artifact.manifest["created_at"])
-        for run in self._runs.get(name, []):
-            began, ended = run.get("started_at"), run.get("recorded_at")
-            if began and ended and _time(began).timestamp() <= created.timestamp() < _time(ended).timestamp() + 1:
-                return run
-        return {}
-
-
-def _node(name: str, artifact: Artifact | None, names: Names, made_by: _Makers) -> Node:
+def _node(name: str, artifact: Artifact | None, names: Names, made_by: Makers) -> Node:
     if artifact is None:
         return Node(name, "", False, None, None, None, None, None, {}, {}, [])
-    run, manifest = made_by.run_of(name, artifact), artifact.manifest
+    run, manifest = made_by.run_of(artifact) or {}, artifact.manifest
     return Node(
         name,
         names.of(artifact),
@@ -188,8 +171,3 @@ def _identities(found: Iterable[Mapping[str, Any]], places: list[Any]) -> Iterat
         named = {key: identity[key] for key in ("dataset", "commit", "config", "split", "sha256", "name") if identity.get(key)}
         if "sha256" in named or "dataset" in named:
             yield named | ({"path": place} if place else {})
-
-
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

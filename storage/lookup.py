@@ -16,14 +16,13 @@ import pyarrow as pa
 
 from storage.artifact import STAGES
 from storage.errors import UnusableInput
-from storage.names import read_manifest
+from storage.names import CHAMPION, read_manifest
 from storage.pins import read_pins
 from storage.registry import champion, read_registry
 from storage.reply_ledger import find_reply
 from storage.results_db import open_results, results_path
 from storage.runs import read_run, read_runs
 
-CHAMPION = "champion"
 SHORTEST_ID = 4  # characters; less would match by accident
 # table -> what its rows are called, and the column of their ids
 _TABLES = {

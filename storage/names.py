@@ -7,6 +7,8 @@ from typing import Any
 
 from storage.artifact import MANIFEST, Artifact
 
+CHAMPION = "champion"  # a policy's name in commands and forms: whoever is champion now
+
 
 def read_manifest(home: Path, stage: str, fingerprint: str) -> dict[str, Any] | None:
     """The manifest of an artifact, or None while it is not complete."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artifact import canonical_json
+from storage.artifact import Artifact, canonical_json, find_artifact
 from storage.errors import BrokenArtifact, UnusableInput
 from storage.lease import lease
 from storage.schemas import REGISTRY
@@ -44,6 +44,15 @@ def champion(home: Path) -> str | None:
     return entries[-1]["champion_id"] if entries else None
 
 
+def find_champion(home: Path) -> Artifact | None:
+    """The champion's policy; None = there is no champion. Raises UnusableInput when its artifact is gone."""
+    holder = champion(home)
+    found = None if holder is None else find_artifact(home, "policies", holder)
+    if holder is not None and found is None:
+        raise UnusableInput(f"expected the champion policies/{holder} in {home}, found it gone; `srpo promote` another")
+    return found
+
+
 def champion_entry(home: Path) -> Row | None:
     """The entry that made the present champion; None = there is no champion."""
     entries = read_registry(home)
@@ -60,6 +69,13 @@ def rollback_target(home: Path) -> str | None:
 def find_entry(home: Path, key: str) -> Row | None:
     """The entry recorded under `key`, or None."""
     return next((one for one in read_registry(home) if one["key"] == key), None)
+
+
+def undecided_looks(home: Path) -> list[Row]:
+    """The looks at the confirmation set that no decision names, oldest first: a person is asked, or the run died."""
+    entries = read_registry(home)
+    decided = {one["comparison"] for one in entries if one["event"] in ("promoted", "rejected")}
+    return [one for one in entries if one["event"] == "looked" and one["comparison"] not in decided]
 
 
 def record_look(home: Path, key: str, level_of: Callable[[int, float], float], about: Mapping[str, Any]) -> Row:

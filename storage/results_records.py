@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.artifact import Artifact
+from storage.makers import Makers
 from storage.runs import read_run
 from storage.schemas import REGISTRY
 
 RUNS = pa.schema(
     [
         ("run_id", pa.string()),
-        ("state", pa.string()),  # running, completed, failed, cancelled or dead
+        ("state", pa.string()),  # running, completed, failed, cancelled, suspended or dead
         ("name", pa.string()),  # of its settings: the preset's, or a person's own
         ("deployment", pa.string()),  # the Prefect deployment that started it; null from the command line
         ("prefect_run", pa.string()),
@@ -32,12 +34,13 @@ RUN_ARTIFACTS = pa.schema([(name, pa.string()) for name in ("run_id", "stage", "
 RUN_STAGES = pa.schema(
     [
         ("run_id", pa.string()),
-        ("call", pa.int64()),  # 1 = the stage that ended first
+        ("call", pa.int64()),  # 1 = the stage that ended first; of each attempt those at work come last
         ("stage", pa.string()),  # as logs name it, for example "train policies"
-        ("seconds", pa.float64()),  # stages at work at the same time each count theirs
+        ("seconds", pa.float64()),  # stages at work at the same time each count theirs; null while at work, or killed there
         ("artifacts", pa.list_(pa.string())),  # stage/fingerprint of what it gave, made or found complete; empty when it failed
     ]
 )
+MADE_BY = pa.schema([(name, pa.string()) for name in ("stage", "fingerprint", "run_id")])  # storage/makers.py has the rule
 # Who was champion from when to when, newest last; `until` is null for the one who is.
 CHAMPIONS = """
 CREATE VIEW champions AS
@@ -46,14 +49,6 @@ FROM registry WHERE champion_id IS DISTINCT FROM previous_champion_id
 QUALIFY champion_id IS NOT NULL
 ORDER BY entry
 """
-# The run that made an artifact: the first one that used it and was not begun after it was complete.
-MADE_BY = """
-CREATE VIEW made_by AS
-SELECT a.stage, a.fingerprint, r.run_id
-FROM artifacts a JOIN run_artifacts u USING (stage, fingerprint, digest) JOIN runs r USING (run_id)
-WHERE r.started_at IS NULL OR a.created_at >= r.started_at
-QUALIFY row_number() OVER (PARTITION BY a.stage, a.fingerprint ORDER BY coalesce(r.started_at, r.recorded_at), r.run_id) = 1
-"""
 
 
 def registry_table(entries: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -61,8 +56,11 @@ def registry_table(entries: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(entry) for entry in entries], REGISTRY)
 
 
-def run_tables(paths: Sequence[Path]) -> dict[str, pa.Table]:
-    """The tables `runs`, `run_artifacts` and `run_stages` of the records at `paths`. Raises BrokenArtifact for another file."""
+def run_tables(paths: Sequence[Path], artifacts: Sequence[Artifact]) -> dict[str, pa.Table]:
+    """The tables `runs`, `run_artifacts` and `run_stages` of the records at `paths`, and `made_by` of the `artifacts`.
+
+    Raises BrokenArtifact for a file that is no record.
+    """
     records = [read_run(path.parent.parent, path.stem) for path in paths]
     used = [row for record in records for row in _artifact_rows(record)]
     stages = [row for record in records for row in _stage_rows(record)]
@@ -70,6 +68,7 @@ def run_tables(paths: Sequence[Path]) -> dict[str, pa.Table]:
         "runs": pa.Table.from_pylist([_run_row(record) for record in records], RUNS),
         "run_artifacts": pa.Table.from_pylist(used, RUN_ARTIFACTS),
         "run_stages": pa.Table.from_pylist(stages, RUN_STAGES),
+        "made_by": pa.Table.from_pylist(list(_maker_rows(records, artifacts)), MADE_BY),
     }
 
 
@@ -86,6 +85,14 @@ def _run_row(record: dict[str, Any]) -> dict[str, Any]:
 def _artifact_rows(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for used in record["stages"]:
         yield {"run_id": str(record["run_id"])} | used
+
+
+def _maker_rows(records: Sequence[dict[str, Any]], artifacts: Sequence[Artifact]) -> Iterator[dict[str, Any]]:
+    makers = Makers(records)
+    for one in artifacts:
+        run = makers.run_of(one)
+        if run is not None:
+            yield {"stage": one.stage, "fingerprint": one.fingerprint, "run_id": str(run["run_id"])}
 
 
 def _stage_rows(record: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from storage import schemas
 from storage.artifact import STAGES, Artifact, hash_of, list_artifacts, list_incomplete
 from storage.errors import BrokenArtifact
 from storage.registry import read_registry
-from storage.results_records import CHAMPIONS, MADE_BY, registry_table, run_tables
+from storage.results_records import CHAMPIONS, registry_table, run_tables
 
 TABLES = {
     "preferences": schemas.PREFERENCES,
@@ -126,11 +126,10 @@ def load_tables(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     store_table(connection, "artifacts", pa.Table.from_pylist(list(_artifact_rows(home)), ARTIFACTS))
     store_table(connection, "lineage", pa.Table.from_pylist(list(_lineage_rows(home)), LINEAGE))
     store_table(connection, "counts", pa.Table.from_pylist(list(_count_rows(home)), COUNTS))
-    for name, table in run_tables([path for path, _ in home.runs]).items():
+    for name, table in run_tables([path for path, _ in home.runs], home.artifacts).items():
         store_table(connection, name, table)
     store_table(connection, "registry", registry_table(home.registry))
     connection.execute(CHAMPIONS)
-    connection.execute(MADE_BY)
 
 
 def store_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:

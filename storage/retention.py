@@ -1,8 +1,9 @@
 """What of a home may go, and why the rest stays: the rule behind `srpo gc`.
 
-Kept are the champion and the policy a rollback would bring back, with all that judged them; what is pinned; what recent runs
-used; what was made recently; what a living process uses; frozen games and their looks, which tell when a judge changes; and
-every ancestor of these. The rest goes, unfinished leftovers included. Replies of judges (`reply_ledger/`), run records and the
+Kept are the champion and the policy a rollback would bring back, with all that judged them; challengers that were looked at and
+not decided on, such as one that waits for approval, with all that judged them; what is pinned; what recent runs used; what was
+made recently; what a living process uses; frozen games and their looks, which tell when a judge changes; and every ancestor of
+these. The rest goes, unfinished leftovers included. Replies of judges (`reply_ledger/`), run records and the
 registry are never touched. Deleting is in `storage/deletion.py`.
 """
 
@@ -73,6 +74,7 @@ def _roots(home: Path, artifacts: Mapping[str, Artifact], since: datetime, only:
     roots: dict[str, str] = {}
     for reasons in (
         _champions(home, artifacts),
+        _undecided(home, artifacts),
         {name: f"pinned: {why}" for name, why in read_pins(home).items()},
         _used_by_runs(home, since),
         {name: "frozen games of a judge" for name, one in artifacts.items() if one.stage in ALWAYS_KEPT},
@@ -86,22 +88,45 @@ def _roots(home: Path, artifacts: Mapping[str, Artifact], since: datetime, only:
 def _champions(home: Path, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     """The champion and the one before it, all texts and verdicts of theirs, and what the runs used that the registry names."""
     found: dict[str, str] = {}
-    children = defaultdict(list)
-    for name, one in artifacts.items():
-        for parent in _parents(one):
-            children[parent].append(name)
     entries, runs = read_registry(home), {run["run_id"]: run for run in read_runs(home)}
     for policy, title in ((champion(home), "champion"), (rollback_target(home), "champion before")):
         if policy is None:
             continue
-        evidence = [f"policies/{policy}"]
-        for name in evidence:  # grows on the way
-            evidence += [child for child in children[name] if child.split("/")[0] not in _MADE_FROM_POLICIES]
+        evidence = _with_evidence(f"policies/{policy}", artifacts)
         for entry in entries:
             if entry["policy_id"] == policy and entry["run_id"] in runs:
                 evidence += _stages_of(runs[entry["run_id"]])
         found = {name: title if name == evidence[0] else f"evidence of the {title}" for name in evidence} | found
     return found
+
+
+def _undecided(home: Path, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """Challengers whose look at the confirmation prompts was taken and not decided on, and what their runs used."""
+    found: dict[str, str] = {}
+    entries, runs = read_registry(home), read_runs(home)
+    decided = {entry["comparison"] for entry in entries if entry["event"] in ("promoted", "rejected")}
+    for look in entries:
+        if look["event"] != "looked" or look["comparison"] in decided:
+            continue
+        evidence = _with_evidence(f"policies/{look['policy_id']}", artifacts)
+        for run in runs:
+            if look["prefect_run"] is not None and run.get("prefect_run") == look["prefect_run"]:
+                evidence += _stages_of(run)
+        why = f"of the challenger that entry {look['entry']} of the registry looked at, undecided"
+        found = {name: "challenger, undecided" if name == evidence[0] else f"evidence {why}" for name in evidence} | found
+    return found
+
+
+def _with_evidence(policy: str, artifacts: Mapping[str, Artifact]) -> list[str]:
+    """A policy, all texts and verdicts of it, and what was made of these."""
+    children = defaultdict(list)
+    for name, one in artifacts.items():
+        for parent in _parents(one):
+            children[parent].append(name)
+    evidence = [policy]
+    for name in evidence:  # grows on the way
+        evidence += [child for child in children[name] if child.split("/")[0] not in _MADE_FROM_POLICIES]
+    return evidence
 
 
 def _used_by_runs(home: Path, since: datetime) -> dict[str, str]:

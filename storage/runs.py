@@ -18,7 +18,6 @@ from storage.artifact import Artifact, git_commit
 from storage.errors import BrokenArtifact
 
 FOLDER = "runs"
-STATES = ("running", "completed", "failed", "cancelled", "dead")  # cancelled: a person ended it; dead: its process is gone
 DEAD = "its process ended without a word (killed, or the machine went down); run it again to go on from what is complete"
 ADDED = ("started_at", "failure", "deployment")  # what records of earlier versions lack
 
@@ -35,13 +34,17 @@ def record_run(
     started_at: str | None = None,
     failure: str | None = None,
     timings: Sequence[Mapping[str, Any]] = (),
+    earlier: Sequence[Mapping[str, str]] = (),
     prefect_page: str | None = None,
 ) -> Path:
-    """Write or replace the record of a run; `state` is running, completed, failed or cancelled.
+    """Write or replace the record of a run; `state` is running, completed, failed, cancelled (by a person) or suspended
+    (a person is asked).
 
     `deployment` names the Prefect deployment that started the run, so that its next run finds its last one. `started_at` is when
     the run first began, ISO 8601 in UTC; none = now. `failure` is the sentence that says why a run did not complete.
-    `timings` has a row a stage that was called, over all attempts: stage, seconds, artifacts (stage/fingerprint).
+    `timings` has a row a stage that was called, over all attempts: stage, seconds (None while it is at work, and for ever where
+    its process was killed), artifacts (stage/fingerprint). `earlier` has the rows `stages` of earlier attempts' record: what they
+    used stays, unless the same was made anew since.
     `prefect_page` is the address of the Prefect run in its server's UI.
     """
     path = record_path(home, run_id)
@@ -58,11 +61,18 @@ def record_run(
         "recorded_at": now,
         "failure": failure,
         "settings": dict(settings),
-        "stages": [{"stage": a.stage, "fingerprint": a.fingerprint, "digest": a.digest} for a in artifacts],
+        "stages": _used(artifacts, earlier),
         "timings": [dict(one) for one in timings],
     }
     parquet.write_json(path, record)
     return path
+
+
+def _used(artifacts: Sequence[Artifact], earlier: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """This attempt's artifacts, and behind them what only earlier ones used."""
+    own = [{"stage": a.stage, "fingerprint": a.fingerprint, "digest": a.digest} for a in artifacts]
+    known = {(one["stage"], one["fingerprint"]) for one in own}
+    return own + [dict(one) for one in earlier if (one["stage"], one["fingerprint"]) not in known]
 
 
 def record_path(home: Path, run_id: str) -> Path:

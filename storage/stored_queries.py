@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.errors import UnusableInput
-from storage.results_db import run_query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST = 1_000_000  # of a whole number
 SHOWN = 12  # values that a refusal lists
@@ -57,11 +57,13 @@ def read_query(name: str) -> StoredQuery:
     return StoredQuery(name, first.removeprefix("--").strip(), sql, tuple(map(_parameter, filter(_declares, others))))
 
 
-def ask_query(home: Path, name: str, given: Mapping[str, Any] | None = None) -> pa.Table:
+def ask_query(home: Path, name: str, given: Mapping[str, Any] | None = None) -> "pa.Table":
     """The answer of a stored query on the published snapshot of `home`, with the parameters `given` set.
 
     Raises UnusableInput for an unknown query or parameter, an impossible value, or a home that was not published.
     """
+    from storage.results_db import run_query
+
     query = read_query(name)
     known = {parameter.name for parameter in query.parameters}
     unknown = sorted(set(given or {}) - known)
@@ -114,6 +116,8 @@ def _parameter(line: str) -> Parameter:
 
 
 def _value(home: Path, parameter: Parameter, given: Any) -> int | str | None:
+    from storage.results_db import run_query
+
     text = "" if given is None else str(given).strip()
     if parameter.default is not None:
         return _whole_number(parameter, text)

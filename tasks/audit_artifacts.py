@@ -22,6 +22,7 @@ from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find
 from storage.schemas import JUDGED
 from tasks.deciding import Facts, decide_games
 from tasks.judge_identity import fingerprint_settings, is_other_model, judge_name, parser_settings
+from tasks.log_lines import below_home
 
 logger = logging.getLogger("srpo.judge")
 Row = dict[str, Any]
@@ -114,8 +115,8 @@ def count_unscored(rows: Sequence[Row]) -> dict[str, int]:
 def _warn_of_failed_calls(artifact: Artifact) -> None:
     if artifact.counts["failed_calls"]:
         logger.warning(
-            "%d of %d games of the audit have no reply after all attempts; delete %s and run again to ask for just those",
+            "%d of %d games of the audit have no reply after all attempts; delete %s in the home and run again to ask for them",
             artifact.counts["failed_calls"],
             artifact.counts["games"],
-            artifact.path,
+            below_home(artifact.path),
         )

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +25,7 @@ from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import AnyJob, JobFile
 from srpo_core.workers.progress import MARK
 from storage import parquet
+from tasks.log_lines import below_home
 from tasks.progress import ProgressDisplay
 from tasks.worker_output import WorkerOutput
 
@@ -32,6 +33,7 @@ logger = logging.getLogger("srpo")
 CHECKOUT = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 20.0  # for a checkpoint after SIGTERM; Prefect kills a cancelled run after 30
 POLL_SECONDS = 0.2
+SMALLEST_MACHINE = 2  # processes that any machine may start: the demo does
 TAIL_LINES = 15  # in the log, when a worker crashed
 LAST_WORDS = 300  # characters of its last line that stand in the error
 
@@ -43,6 +45,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
     """
     if not jobs:
         return
+    check_processes(resources)
     folder.mkdir(parents=True, exist_ok=True)
     job_file, output = folder.resolve() / "jobs.json", folder / "output.log"
     _end(None, job_file)  # workers of an attempt whose parent was killed, still writing their last checkpoint
@@ -55,7 +58,7 @@ def run_jobs(stage: str, jobs: Sequence[AnyJob], resources: Resources, folder: P
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_dies_with(os.getpid()) if sys.platform == "linux" else None,
             env=_environment(resources),
             cwd=CHECKOUT,
         )
@@ -76,7 +79,7 @@ def _crashed(stage: str, status: int, output: Path, offset: int) -> WorkFailed:
     """The error for a worker that ended without a sentence of its own: how, its last words, and where all of them are."""
     tail = [line for line in _read_from(output, offset).splitlines() if line.strip()][-TAIL_LINES:]
     if tail:
-        logger.error("%s: the last lines of %s are:\n%s", stage, output, "\n".join(tail))
+        logger.error("%s: the last lines of %s are:\n%s", stage, below_home(output), "\n".join(tail))
     said = f"; its last line was: {tail[-1].strip()[:LAST_WORDS]}" if tail else ""
     return WorkFailed(f"{stage}: the worker {_how_it_ended(status)}{said} (all of its output is in {output})")
 
@@ -112,22 +115,43 @@ def find_config(name: str) -> Path:
     raise InputError(f"expected an accelerate config file at {name}, found none; the ones that ship are in srpo_core/accelerate")
 
 
-def _has_gpu() -> bool:
-    return Path("/dev/nvidia0").exists()
+def check_processes(resources: Resources) -> None:
+    """Raise InputError for an accelerate file that is not there, or more processes than this machine has devices for."""
+    if resources.accelerate_config:
+        find_config(resources.accelerate_config)
+        return
+    devices = max(len(_gpus()), os.cpu_count() or 1, SMALLEST_MACHINE)
+    if resources.num_processes > devices:
+        raise InputError(
+            f"expected resources.num_processes of at most {devices} on this machine of {os.cpu_count()} cores and {len(_gpus())} "
+            f"GPUs, found {resources.num_processes}; each takes a model's memory"
+        )
+
+
+def _gpus() -> list[Path]:
+    return [path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()]
 
 
 def _environment(resources: Resources) -> dict[str, str]:
     cores = os.cpu_count() or 1
     threads = resources.threads_per_process or max(1, cores // resources.num_processes)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    if sys.platform == "linux" and not _has_gpu():
+    quiet["SRPO_LAUNCHED_BY"] = str(os.getpid())
+    if sys.platform == "linux" and not _gpus():
         # Processes of one machine meet on the loopback device: the name of the machine need not resolve to a reachable address.
         quiet["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     return os.environ | quiet | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+def _dies_with(parent: int) -> Callable[[], None]:
+    """What a new process does first: ask for SIGTERM when its parent dies, and end if that has happened already."""
+
+    def ask() -> None:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)
+
+    return ask
 
 
 def _follow(stage: str, process: "subprocess.Popen[bytes]", output: Path, offset: int) -> dict[str, Any] | None:

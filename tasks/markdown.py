@@ -18,6 +18,11 @@ def bullet(name: str, path: Path) -> str:
     return f"- {name}: `{path}`"
 
 
+def folded(title: str, lines: Sequence[str]) -> str:
+    """Lines that show when their title is clicked; the blank lines make them Markdown inside the HTML."""
+    return "\n".join(["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>"])
+
+
 def _line(cells: Sequence[Any]) -> str:
     return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 

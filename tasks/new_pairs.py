@@ -9,7 +9,7 @@ from storage.artifact import Artifact, list_artifacts
 from storage.schemas import PREFERENCES
 
 
-def count_new_pairs(home: Path, preferences: Artifact) -> int:
+def count_first_seen(home: Path, preferences: Artifact) -> int:
     """Pairs of `preferences` that are in no artifact of pairs made before it; newest first, until none is left."""
     left = _pair_ids(preferences)
     earlier = [

@@ -29,6 +29,7 @@ from storage.artifact import Artifact, ArtifactWriter, compute_fingerprint, find
 from storage.part_stream import PartStream
 from storage.schemas import PREFERENCES, REJECTED_ROWS
 from storage.vote_tally import VoteTally
+from tasks.log_lines import in_words
 from tasks.progress import LOG_PERIOD, ProgressDisplay
 
 SOURCES_VERSION = 1  # rises when the pairs read from one file change
@@ -79,7 +80,7 @@ def _ingest_source(
     fingerprint = compute_fingerprint("sources", SOURCES_VERSION, source_settings, {})
     found = find_artifact(home, "sources", fingerprint)
     if found is not None:
-        log.info("%s was read before: %d pairs", source, found.counts["pairs"])
+        log.info("%s was read before: %s", source.name, in_words({"pairs": found.counts["pairs"]}))
         return found
     with writing(home, "sources", fingerprint, version=SOURCES_VERSION, settings=source_settings, parents={}) as writer:
         return writer.artifact or _SourceReading(source, settings, function, max_rows, writer).run()
@@ -122,7 +123,7 @@ class _SourceReading:
         files = self._pairs.close() + self._rejected.close()
         counts = {"pairs": self._pairs.num_rows, "rejected_rows": self._rejected.num_rows}
         counts["rows_read"] = sum(counts.values())
-        log.info("%s: format %s, %s", self._source, self._format_name, counts)
+        log.info("%s: format %s, %s", self._source.name, self._format_name, in_words(counts))
         info = {"source": str(self._source), "format": self._format_name, "source_rows": self._source_rows}
         return self._writer.complete(files, counts=counts, info=info | {"rejected_by_reason": dict(self._reasons)})
 
@@ -194,7 +195,7 @@ class _Merge:
         merged = self._num_read - pairs.num_rows
         counts = {"pairs": pairs.num_rows, "rejected_rows": rejected.num_rows, "merged_duplicates": merged}
         counts["rows_read"] = sum(counts.values())
-        log.info("preferences: %s", counts)
+        log.info("preferences: %s", in_words(counts))
         return self._writer.complete(pairs.files + rejected.files, counts=counts, info=self._info())
 
     def _count_votes(self, display: ProgressDisplay) -> VoteTally:

@@ -129,7 +129,7 @@ def _metrics(values: Values | None) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value + 0.0:.3g}"  # no -0
 
 
 def _duration(seconds: float) -> str:

@@ -29,7 +29,7 @@ class ProgressArtifacts:
     def show(self, key: str, percent: float, description: str) -> None:
         """Let the artifact `key` say `percent` (0-100) and `description`; returns at once."""
         with self._changed:
-            self._waiting[key] = (min(100.0, max(0.0, percent)), description)
+            self._waiting[key] = (_shown(percent), description)
             self._changed.notify()
             if self._thread is None:
                 run = copy_context().run  # with the flow and task run that the artifacts belong to
@@ -65,6 +65,11 @@ class ProgressArtifacts:
         else:
             create: Callable[..., Any] = create_progress_artifact
             self._ids[key] = create(percent, key=key, description=description)
+
+
+def _shown(percent: float) -> float:
+    """With one decimal, for the UI shows every digit it gets; 100 only when all is done."""
+    return 100.0 if percent >= 100 else min(99.9, max(0.0, round(percent, 1)))
 
 
 def artifact_key(*parts: str) -> str:

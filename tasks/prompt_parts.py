@@ -1,5 +1,8 @@
 """Evaluation sets in two parts: screening prompts, looked at by every retraining, and confirmation prompts for the last word.
 
+Of retrainings' decisions the confirmation prompts serve the last one alone. Whoever evaluates the whole set, as `srpo run` does,
+sees them too.
+
 Which part a prompt belongs to follows from its cluster alone, so that clusters are never torn apart, a set that grows keeps its
 parts, and no random number is needed. In SQL the parts are evaluation sets of their own, `<set>:screening` and
 `<set>:confirmation`.
@@ -17,6 +20,7 @@ from storage.schemas import PROMPTS
 
 VERSION = 1
 Part = Literal["screening", "confirmation"]
+PARTS: tuple[Part, ...] = ("screening", "confirmation")
 
 
 def split_prompts(prompts: Artifact, part: Part, confirmation_share: float, home: Path) -> Artifact:

@@ -104,7 +104,7 @@ class _PromptReading:
             function = self._function
             return lambda row: convert_by_function(function, row)
         name, convert = choose_prompt_converter(self._settings.format, row, str(source))
-        log.info("%s: format %s", source, name)
+        log.info("%s: format %s", source.name, name)
         return lambda row: [convert(row)]
 
     def _take(self, item: GoldPrompt) -> None:

@@ -45,7 +45,7 @@ def win_rate_charts(rates: list[Row]) -> list[dict[str, str]]:
         caption = f"{kind} · against {against} · judge {judge}" + ("" if temperature is None else f" · T = {temperature:g}")
         svg = line_chart(lines, title=eval_set, x_label="self-revisions", percent=True, whole_x=True)
         order = f"{is_ood is None}{is_ood}{eval_set}"
-        charts.append({"order": order, "svg": svg, "caption": caption, "sampling": sampling or ""})
+        charts.append({"order": order, "eval_set": eval_set, "svg": svg, "caption": caption, "sampling": sampling or ""})
     return sorted(charts, key=lambda chart: chart["order"])
 
 

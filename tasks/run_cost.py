@@ -47,7 +47,8 @@ def cost_of_run(home: Path, record: Mapping[str, Any], artifacts: Iterable[Artif
     for stage, calls in _calls_by_stage(record, known).items():
         names = [name for name in dict.fromkeys(name for call in calls for name in call["artifacts"]) if name in known]
         fresh = [known[name] for name in names if name in made and name not in counted]
-        seconds = None if calls[0]["seconds"] is None else sum(call["seconds"] for call in calls)
+        timed = [call["seconds"] for call in calls if call["seconds"] is not None]  # not one whose process was killed
+        seconds = sum(timed) if timed else None
         stages.append(_stage_cost(stage, fresh, len([one for one in names if one not in made]), seconds, tokens))
         counted.update(names)
     paid = [known[name].info.get("spent") or {} for name in known if name not in made]

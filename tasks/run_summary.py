@@ -6,6 +6,7 @@ Prefect shows it as an artifact. A number that is not there is a dash.
 
 import base64
 import math
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from storage.names import name_artifact
 from storage.results_db import results_path, run_query
 from storage.runs import read_run
 from tasks.left_out import LOSSES, count_losses, read_used
-from tasks.markdown import NOTHING, bullet, table
+from tasks.markdown import NOTHING, bullet, folded, table
 from tasks.report_charts import win_rate_charts
 from tasks.reporting import REPORT, read_rates
 from tasks.run_cost import StageCost, cost_of_run
@@ -110,6 +111,10 @@ def _win_rates(rows: list[Row]) -> str:
         lines.append([*key, *(_rate(curve.get(revision)) for revision in revisions), n])
     fixed = ", ".join(f"{_HEADS.get(name, name)} {rows[0][name]}" for name in _CURVE[3:] if name not in columns and rows[0][name])
     explained = "In per cent, with 95 % intervals; n = prompts with both orders scored; OOD = out of distribution."
+    unknown = ", ".join(sorted({str(row["name"]) for row in rows if row["is_ood"] is None}))
+    if unknown:
+        why = "the domain of the set or of the texts that the policy was trained on is unknown"
+        explained += f" OOD is {NOTHING} where {why}, here for {unknown}."
     return f"{table(head, lines)}\n\n{explained} {fixed.capitalize()}."
 
 
@@ -121,12 +126,15 @@ def _rate(row: Row | None) -> str:
 
 
 def _pictures(charts: Sequence[dict[str, str]]) -> str:
-    """The curves, and what they are against below."""
-    if not charts:
-        return ""
-    pictures = [base64.b64encode(standalone(chart["svg"], PICTURE_WIDTH).encode()).decode() for chart in charts]
-    drawn = " ".join(f"![win rate by self-revision](data:image/svg+xml;base64,{picture})" for picture in pictures)
-    return f"{drawn}\n\n{'; '.join(dict.fromkeys(chart['caption'] for chart in charts))}"
+    """Each curve with its evaluation set and what it is against below; how it was decoded where that is not the same for all."""
+    several = len({chart["sampling"] for chart in charts}) > 1
+    return "\n\n".join(_picture(chart, f" · {chart['sampling']}" if several else "") for chart in charts)
+
+
+def _picture(chart: dict[str, str], decoding: str) -> str:
+    picture = base64.b64encode(standalone(chart["svg"], PICTURE_WIDTH).encode()).decode()
+    name = chart["eval_set"]
+    return f"![win rate on {name} by self-revision](data:image/svg+xml;base64,{picture})\n\n{name}: {chart['caption']}{decoding}"
 
 
 def _verdicts(counts: list[Row]) -> str:
@@ -194,11 +202,12 @@ def _left_out(artifacts: Sequence[Artifact]) -> str:
 
 
 def _places(home: Path, record: Row, artifacts: Sequence[Artifact]) -> str:
-    """Where the run's record, the report and every artifact lie; browsers follow no links from here to files."""
+    """Where the run's record, the report and every artifact lie, folded: a list to copy from, for the UI links to no files."""
     files = {"run record": home / "runs" / f"{record['run_id']}.json", "report": home / REPORT, "database": results_path(home)}
     lines = [bullet(name, path) for name, path in files.items()]
     lines += [bullet(f"{one.stage}, {name_artifact(one)}".rstrip(", "), one.path) for one in artifacts]
     run_id = record["run_id"]
-    shown = f"`srpo show {run_id} --home {home}` shows the record, and with an id from below the same command shows its lineage."
+    place = shlex.quote(str(home))
+    shown = f"`srpo show {run_id} --home {place}` shows the record, and with an id from below the same command shows its lineage."
     back = f"In SQL the table `runs` has this run's row and `prefect_run` its flow run: `FROM runs WHERE run_id = '{run_id}'`."
-    return f"## Where it lies\n\n{shown} {back}\n\n" + "\n".join(lines)
+    return f"## Where it lies\n\n{shown} {back}\n\n{folded(f'{len(lines)} files and folders', lines)}"

@@ -5,7 +5,6 @@ judge's own repeat noise, each later one is tested against them (`srpo_core/scor
 never changed. Its number is in the repeat index of its games, so no stored reply answers them: each look really asks.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
@@ -229,7 +228,7 @@ def _warn(found: Row, sentinel: Artifact) -> None:
             "before and after are not comparable: judge both sides anew, and calibrate on another set (%s)",
             found["judge"],
             found["look_index"],
-            json.dumps({name: round(value, 4) for name, value in facts.items() if value is not None}),
+            ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items() if value is not None),
             _way_to_another_set(sentinel),
         )
 

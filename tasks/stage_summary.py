@@ -1,5 +1,6 @@
 """What a stage made, as Markdown: for each artifact its id, counts and losses, what it was made from, and what to do next."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ def describe_artifacts(artifacts: Sequence[Artifact], began: datetime) -> str:
 def describe_published(database: Path, report: Path) -> str:
     """Where the published results are and how to ask them."""
     places = "\n".join([bullet("database", database), bullet("report", report)])
-    return f"# Published\n\n{places}\n\nNext: `srpo ask win_rates --home {database.parent}`"
+    return f"# Published\n\n{places}\n\nNext: `srpo ask win_rates --home {shlex.quote(str(database.parent))}`"
 
 
 def _section(artifact: Artifact, began: datetime) -> str:
@@ -77,5 +78,6 @@ def _next(artifact: Artifact) -> str:
     return f"Next: `{command} --home {_home(artifact)}`" if command else ""
 
 
-def _home(artifact: Artifact) -> Path:
-    return artifact.path.parent.parent
+def _home(artifact: Artifact) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(artifact.path.parent.parent))

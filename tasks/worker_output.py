@@ -7,6 +7,8 @@ import logging
 import re
 from pathlib import Path
 
+from tasks.log_lines import below_home
+
 logger = logging.getLogger("srpo")
 MOST_LINES = 40  # of one launch that reach the log; every line of a run's log is a row on the server
 LONGEST_LINE = 500  # characters
@@ -20,9 +22,9 @@ class WorkerOutput:
 
     def __init__(self, stage: str, output: Path) -> None:
         """`stage` begins every line; `output` is where the whole output goes."""
-        self._stage, self._output = stage, output
+        self._stage, self._output = stage, below_home(output)
         self._seen: set[str] = set()
-        logger.info("%s: everything the workers print is in %s", stage, output)
+        logger.info("%s: everything the workers print is in %s", stage, self._output)
 
     def take(self, line: str) -> None:
         """Log a line: as a warning when it tells of trouble and was not seen before, else for debugging."""

@@ -26,7 +26,13 @@ class SmallWorld:
         drafts = [{"prompt": self._prompt(), "completion": (GOOD, BAD)[n % 2]} for n in range(200)]
         revisions = [{"prompt": self._prompt(), "draft": text, "completion": text} for text in (GOOD, BAD) * 50]
         self._write(folder / "demonstrations.jsonl", drafts + revisions)
-        self._write(folder / "prompts.jsonl", [{"prompt": self._prompt(), "gold": GOLD} for _ in range(num_prompts)])
+        self._prompts: list[dict[str, Any]] = []
+        self.add_prompts(num_prompts)
+
+    def add_prompts(self, count: int) -> None:
+        """More evaluation prompts in the same file."""
+        self._prompts += [{"prompt": self._prompt(), "gold": GOLD} for _ in range(count)]
+        self._write(self.folder / "prompts.jsonl", self._prompts)
 
     def add_pairs(self, name: str, count: int, *, swapped: bool = False) -> None:
         """A new file of pairs; `swapped`: the worse answer is called the better one."""

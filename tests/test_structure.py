@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from srpo_core import settings
 from srpo_core.settings.base import Settings
@@ -77,6 +78,18 @@ def test_flows_and_tasks_load_without_torch_and_the_command_line_without_prefect
         loading = f"import sys, {', '.join(modules)}; print(*(set('{absent}'.split()) & set(sys.modules)))"
         loaded = subprocess.run([sys.executable, "-c", loading], cwd=ROOT, capture_output=True, text=True)
         assert (loaded.returncode, loaded.stdout.strip()) == (0, ""), loaded.stderr
+
+
+def test_a_form_loads_nothing_that_only_its_stages_need():
+    """What `prefect deploy`, the server's checks and a worker import of each flow costs little more than Prefect itself."""
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    forms = sorted({one["entrypoint"].split(".py:")[0].replace("/", ".") for one in deployments})
+    assert "flows.train" in forms and "flows.ask" in forms
+    slow = "torch transformers numpy pyarrow duckdb scipy psutil datasets openai httpx2 tasks"
+    loading = f"import sys, prefect; before = set(sys.modules); import {', '.join(forms)}"
+    shown = f"print(*sorted(set('{slow}'.split()) & set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", f"{loading}; {shown}"], cwd=ROOT, capture_output=True, text=True)
+    assert (loaded.returncode, loaded.stdout.strip()) == (0, ""), loaded.stderr
 
 
 def settings_classes() -> list[type[Settings]]:

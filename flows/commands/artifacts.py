@@ -10,6 +10,8 @@ from flows.inputs import DEFAULT_HOME, open_home
 from srpo_core.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from storage.lineage import Lineage
 
 RUNS = "runs"
@@ -79,8 +81,7 @@ def show(
     from storage.lookup import find_record
 
     record = find_record(open_home(home), name)
-    link = _prefect_link(record.values.get("prefect_run"))
-    values = record.values | ({"prefect_link": link} if link else {})
+    values = _with_page(open_home(home), record.values)
     if as_json:
         print_json({"kind": record.kind, "id": record.name, **values, "lineage": record.lineage})
         return
@@ -93,13 +94,12 @@ def show(
         print(f"{'  ' * (line['depth'] + 1)}{line['stage']}/{line['fingerprint']}{role}")
 
 
-def _prefect_link(flow_run: Any) -> str | None:
-    """The page of a flow run in the UI of the server that this environment or Prefect's profile names."""
-    if not flow_run:
-        return None
-    from prefect.utilities.urls import url_for
+def _with_page(home: "Path", values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, with the page of the Prefect run they name, as the record of that run has it."""
+    from storage.runs import find_run
 
-    return url_for("flow-run", obj_id=str(flow_run))
+    run = None if values.get("prefect_page") else find_run(home, values.get("prefect_run"))
+    return values | {"prefect_page": run["prefect_page"]} if run and run.get("prefect_page") else values
 
 
 def lineage(

@@ -1,5 +1,6 @@
 """`srpo ingest` and `srpo ingest-prompts`: files and hub data sets in, preference pairs and evaluation sets out."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_fields, print_json
 from flows.inputs import DEFAULT_HOME, open_home
+from flows.server.environment import prefect_server
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -59,7 +61,7 @@ def ingest(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Read preference pairs."""
+    """Read preference pairs; new ones are announced to the Prefect server, where one is configured."""
     from srpo_core.settings.base import parse_settings
     from srpo_core.settings.data import PreferenceSourceSettings
     from tasks.preferences import ingest_preferences
@@ -79,10 +81,21 @@ def ingest(
         "seed": seed,
     }
     settings = parse_settings(PreferenceSourceSettings, values, "srpo ingest")
+    began = datetime.now(UTC)
     artifact = with_line(ingest_preferences)(settings, open_home(home))
+    _announce(artifact, began)
     counts = {name: artifact.counts[name] for name in ("rows_read", "pairs", "rejected_rows", "merged_duplicates")}
     facts = {key: value for key, value in artifact.info.items() if key != "sources"}
     _print({"fingerprint": artifact.fingerprint, **counts, "stage": artifact.stage, "path": artifact.path, **facts}, as_json)
+
+
+def _announce(pairs: Any, began: datetime) -> None:
+    """Tell the Prefect server of pairs that were made since; Prefect is imported only for that."""
+    if prefect_server() is None or datetime.fromisoformat(pairs.manifest["created_at"]) < began:
+        return
+    from flows.under_prefect.events import tell_of_pairs
+
+    tell_of_pairs(pairs, began, command="ingest")
 
 
 def _mapping(file: Path | None, given: dict[str, Any]) -> Any:

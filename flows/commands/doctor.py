@@ -17,10 +17,9 @@ import typer
 
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json, print_table
-from flows.commands.run import prefect_server
 from flows.inputs import DEFAULT_HOME, open_home
-from flows.server.check import Check
-from flows.server.environment import served_url
+from flows.server.check_line import Check
+from flows.server.environment import prefect_server, served_url
 from flows.server.processes import answers
 
 DISTRIBUTION = "srpo-pipeline"
@@ -144,6 +143,7 @@ def _prefect(home: Path) -> Iterator[Check]:
     if url is not None and answers(url, TIMEOUT_SECONDS):
         yield Check("prefect server", "ok", url)
         yield from _installation(url)
+        yield from _server_log(home, url)
     elif configured is not None:
         yield Check(
             "prefect server",
@@ -162,7 +162,7 @@ def _prefect(home: Path) -> Iterator[Check]:
 
 def _installation(url: str) -> Iterator[Check]:
     try:
-        from flows.server.checks import check_installation
+        from flows.server.installation_checks import check_installation
 
         yield from check_installation({**os.environ, "PREFECT_API_URL": url})
     except Exception as error:  # noqa: BLE001  (a server of another version, or one that goes away, answers in many ways)
@@ -173,6 +173,15 @@ def _installation(url: str) -> Iterator[Check]:
             f"{type(error).__name__}: {found}",
             "its log tells more; that of srpo serve is in the home",
         )
+
+
+def _server_log(home: Path, url: str) -> Iterator[Check]:
+    """Of the home's own server; the log of another is elsewhere."""
+    from flows.server.log_checks import check_server_log
+
+    found = check_server_log(home) if url == served_url(home) else None
+    if found is not None:
+        yield found
 
 
 def _hub() -> Iterator[Check]:

@@ -9,6 +9,7 @@ import typer
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
 from flows.inputs import DEFAULT_HOME, find_policy, open_home
+from srpo_core.errors import InputError
 
 
 def export(
@@ -25,6 +26,8 @@ def export(
     from tasks.export import export_policy
     from tasks.hub_upload import check_upload, upload_folder
 
+    if folder == Path():
+        raise InputError("expected the name of a new folder, found none (or this one); name one, such as ./exported")
     if push is not None:
         check_upload(push)
     found = find_policy(open_home(home), policy)

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False, default=str)
+    text = str(value) if isinstance(value, str | date | time) else json.dumps(_plain(value), ensure_ascii=False, default=str)
     text = " ".join(printable(text).split())
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 

@@ -44,6 +44,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make a policy champion by decree: no comparison, no error level spent, but a reason on record."""
+    from flows.under_prefect.events import POLICY_PROMOTED
     from storage.registry import champion as present_champion
     from storage.registry import record_decision
 
@@ -54,7 +55,7 @@ def promote(
         raise InputError(f"expected another policy than the present champion, found {present}; nothing is changed")
     about = {"policy_id": found.fingerprint, "by": "command", "reason": reason.strip()}
     entry = record_decision(place, f"command:{uuid4()}", "promoted", about, against=present)
-    _finish(entry, "srpo.policy.promoted", place, as_json)
+    _finish(entry, POLICY_PROMOTED, "promote", place, as_json)
 
 
 def rollback(
@@ -66,6 +67,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Give the place back to an earlier champion. The same data are not tried again by retraining until there are new pairs."""
+    from flows.under_prefect.events import POLICY_ROLLED_BACK
     from storage.artifact import find_artifact
     from storage.registry import record_rollback
 
@@ -77,7 +79,7 @@ def rollback(
             raise InputError(f"expected policies/{policy_id} in {place} to roll back to, found it gone; name an entry with --to")
 
     entry = record_rollback(place, f"command:{uuid4()}", {"by": "command", "reason": reason.strip()}, to=to, check=check)
-    _finish(entry, "srpo.policy.rolled_back", place, as_json)
+    _finish(entry, POLICY_ROLLED_BACK, "rollback", place, as_json)
 
 
 def _require_reason(reason: str) -> None:
@@ -85,13 +87,13 @@ def _require_reason(reason: str) -> None:
         raise InputError("expected a reason with --reason, found an empty text; say why in a sentence")
 
 
-def _finish(entry: dict[str, Any], event: str, place: Any, as_json: bool) -> None:
+def _finish(entry: dict[str, Any], event: str, command: str, place: Any, as_json: bool) -> None:
     """Tell people's own automations, where there is a server, and print the entry."""
     from flows.under_prefect.events import announce
 
     columns = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason")
     payload = {name: entry[name] for name in columns} | {"home": str(place)}
-    announce(event, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{place}:{entry['key']}")
+    announce(event, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{place}:{entry['key']}", command=command)
     if as_json:
         print_json(_with_evidence(entry))
     else:

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,8 @@ import typer
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
 from flows.inputs import DEFAULT_HOME, HOME_VARIABLE, open_home
+from flows.server.environment import HEARTBEAT_SECONDS, HEARTBEAT_VARIABLE, prefect_server, prefect_setting
+from srpo_core.errors import WorkFailed
 
 
 def run(
@@ -46,28 +47,28 @@ def run(
 
 def _run_pipeline(settings: Any, home: Path) -> str:
     if prefect_server() is not None:
-        from flows.run import run_pipeline
-
-        return str(run_pipeline(settings, str(home)))
+        return _run_watched(settings, home)
     from flows.pipeline import run_recorded
     from flows.stage_lines import with_line
 
     return run_recorded(settings, home, with_line)
 
 
-def prefect_server() -> str | None:
-    """The API URL of the Prefect server that the environment or the active profile names; does not import Prefect."""
-    url = os.environ.get("PREFECT_API_URL")
-    if url:
-        return url
-    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml")).expanduser()
-    try:
-        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    return (profiles.get("profiles", {}).get(name) or {}).get("PREFECT_API_URL") or None
+def _run_watched(settings: Any, home: Path) -> str:
+    """The same as a flow run of the server. Raises WorkFailed when a person cancelled it there."""
+    tell_often_of_life()  # before Prefect is imported, which reads it then
+    from flows.run import run_pipeline
+
+    ended: Any = run_pipeline(settings, str(home), return_state=True)
+    if ended.is_cancelled():
+        raise WorkFailed(ended.message or "the run was cancelled")
+    return str(ended.result())
+
+
+def tell_often_of_life() -> None:
+    """Unless set otherwise, a run says that it lives as often as the server's guard expects, which crashes a silent one."""
+    if prefect_setting(HEARTBEAT_VARIABLE) is None:
+        os.environ[HEARTBEAT_VARIABLE] = str(HEARTBEAT_SECONDS)
 
 
 def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:

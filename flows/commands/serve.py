@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import HomeOption
-from flows.commands.run import prefect_server
 from flows.inputs import DEFAULT_HOME, open_home
+from flows.server.environment import DATABASE_VARIABLE, address, client_environment, prefect_server, server_environment
 from srpo_core.errors import InputError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 4200
@@ -35,10 +35,9 @@ def serve(
 ) -> None:
     """Start the Prefect server, deploy everything to it and start a worker; Ctrl-C ends it all.
 
-    With PREFECT_API_URL set to a server that answers, that one is used: deploying and the worker are all that is done.
+    With PREFECT_API_URL set to a server that answers, that one is used, and only the worker is started here.
     """
     from flows.server.database import require_database
-    from flows.server.environment import DATABASE_VARIABLE, address, client_environment, server_environment
     from flows.server.processes import answers
 
     folder, own = open_home(home), f"{address(host, port)}/api"

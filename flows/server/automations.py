@@ -23,6 +23,8 @@ PENDING_SECONDS = 600.0
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # States of a run that a worker has taken and that has not begun.
 STARTING = ("Pending", "Submitting", "InfrastructurePending")
+# Of a run that was so when `srpo serve` began: from then on, too, its next sign is waited for (flows/server/left_runs.py).
+LEFT = {StateType.RUNNING: "srpo.run.left-running", StateType.PENDING: "srpo.run.left-pending"}
 SILENT, STRANDED = "srpo: a run gives no sign of life", "srpo: a run does not begin"
 RETRY = "Press Retry: what is complete is kept, and training goes on from its last checkpoint."
 
@@ -38,9 +40,10 @@ def guards(windows: Windows = Windows()) -> list[AutomationCore]:  # noqa: B008 
     """The automations an installation has to have."""
     silent = f"No sign of life for {windows.running:.0f} s: the run's process, its worker or their machine has died. {RETRY}"
     stranded = f"Not begun within {windows.pending / 60:.0f} min of being taken by a worker: the worker has died. {RETRY}"
+    starting = [f"prefect.flow-run.{state}" for state in STARTING]
     return [
-        _crash(SILENT, silent, after=(HEARTBEAT,), seconds=windows.running),
-        _crash(STRANDED, stranded, after=[f"prefect.flow-run.{state}" for state in STARTING], seconds=windows.pending),
+        _crash(SILENT, silent, after=(HEARTBEAT, LEFT[StateType.RUNNING]), seconds=windows.running),
+        _crash(STRANDED, stranded, after=[*starting, LEFT[StateType.PENDING]], seconds=windows.pending),
     ]
 
 

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
-from flows.server.check import Check, verdict
+from flows.server.check_line import Check, verdict
 from flows.server.deployments import TAG, Deployment
 
 SCHEDULER_SECONDS = 120.0  # a new schedule has its runs within a minute

@@ -5,6 +5,7 @@ not import Prefect, which reads them when it is imported.
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,15 @@ from flows.inputs import HOME_VARIABLE
 HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 HEARTBEAT_SECONDS = 30  # the least Prefect allows; a run that missed three is taken for dead
 DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+# Events wait for five seconds or this many and are then written together: each write is one more that SQLite can refuse.
+# How long a writer waits is no remedy, see flows/server/log_checks.py, and Prefect has no setting for how a transaction begins.
+EVENT_BATCH_VARIABLE = "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE"
 # What a person may have set otherwise.
 DEFAULTS = {
     HEARTBEAT_VARIABLE: str(HEARTBEAT_SECONDS),
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    EVENT_BATCH_VARIABLE: "200",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
@@ -26,6 +31,27 @@ DEFAULTS = {
 # What else a profile tells; the database's address, which may hold a password, is not in it.
 PROFILE = ("PREFECT_API_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "PREFECT_RESULTS_LOCAL_STORAGE_PATH")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def prefect_server() -> str | None:
+    """The API URL of the Prefect server that the environment or the active profile names; does not import Prefect."""
+    return prefect_setting("PREFECT_API_URL")
+
+
+def prefect_setting(setting: str) -> str | None:
+    """What the environment or the active profile sets `setting` to, as text; does not import Prefect."""
+    value = os.environ.get(setting)
+    if value:
+        return value
+    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml")).expanduser()
+    try:
+        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    found = (profiles.get("profiles", {}).get(name) or {}).get(setting)
+    return str(found) if found else None
 
 
 def state_folder(home: Path) -> Path:

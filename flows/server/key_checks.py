@@ -6,7 +6,7 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 
-from flows.server.check import Check
+from flows.server.check_line import Check
 from flows.server.deployments import Deployment
 from srpo_core.judging.judges import secret_block
 from srpo_core.settings.judges import ApiJudgeSettings

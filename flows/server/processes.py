@@ -5,12 +5,14 @@ also end when `srpo serve` is killed. Does not import Prefect.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
@@ -59,19 +61,21 @@ def start_process(name: str, arguments: Sequence[str], environment: Mapping[str,
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_hear_signals,
+            preexec_fn=partial(_hear_signals, os.getpid()),
             env={**environment, MARK: mark},
             cwd=CHECKOUT,
         )
     return Process(name, process, log, mark)
 
 
-def _hear_signals() -> None:
+def _hear_signals(parent: int) -> None:
     """What a shell's `&` makes processes ignore is heard again, and on Linux the death of the parent is a SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before this could be asked for
+            os._exit(128 + signal.SIGTERM)
 
 
 def answers(api_url: str, timeout: float = 3.0) -> bool:

@@ -31,7 +31,7 @@ from flows.server.automations import (
     guards,
     is_as_wanted,
 )
-from flows.server.check import Check, verdict
+from flows.server.check_line import Check, verdict
 from flows.server.deployments import DEVICE_QUEUE, POOL, Deployment
 from flows.server.environment import HEARTBEAT_VARIABLE
 from flows.server.set_up import QUEUES, find_queue
@@ -170,14 +170,13 @@ def check_silent_runs(client: SyncPrefectClient, runs: Sequence[FlowRun], second
 
 def _heard(client: SyncPrefectClient, runs: Sequence[FlowRun], seconds: float) -> set[str]:
     """Resource ids of the runs that gave a sign of life within `seconds`."""
-    if not runs:
-        return set()
-    wanted = EventFilter(
-        event=EventNameFilter(name=[HEARTBEAT]),
-        resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}" for run in runs]),
-        occurred=EventOccurredFilter(since=datetime.now(UTC) - timedelta(seconds=seconds)),
-    )
-    return {event.resource.id for event in client.read_events(wanted, limit=50).events}
+    since = EventOccurredFilter(since=datetime.now(UTC) - timedelta(seconds=seconds))
+    heard = set()
+    for ident in (f"prefect.flow-run.{run.id}" for run in runs):  # one by one: of many runs no page holds all beats
+        wanted = EventFilter(event=EventNameFilter(name=[HEARTBEAT]), resource=EventResourceFilter(id=[ident]), occurred=since)
+        if client.read_events(wanted, limit=1).events:
+            heard.add(ident)
+    return heard
 
 
 def check_late_runs(runs: Sequence[FlowRun]) -> Check:

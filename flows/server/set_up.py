@@ -3,21 +3,24 @@
 Doing it again changes only what has changed; settings a person has made there on purpose, a paused queue or another limit, stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import WorkQueue
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
 from flows.server.automations import Windows, ensure_guards
 from flows.server.deployments import DEVICE_QUEUE, FILE, OTHER_QUEUE, POOL, deploy
+from flows.server.left_runs import tell_of_left_runs
 from srpo_core.errors import InputError
 
 POOL_TYPE = "process"
+DEPLOYMENTS_PER_PAGE = 200
 QUEUES = {
     DEVICE_QUEUE: "Runs that need the device; the limit is how many devices there are.",
     OTHER_QUEUE: "Runs that need no device: reading data, judges behind an API, publishing.",
@@ -45,10 +48,19 @@ def set_up(
     ensure_pool(client)
     ensure_queues(client, devices)
     ensure_guards(client, windows)
-    paused = [one.id for one in client.read_deployments(limit=200) if one.paused]
+    tell_of_left_runs(client)
+    paused = [one.id for one in _all_deployments(client) if one.paused]
     deploy(environment, path)
     for deployment in paused:  # deploying resumes what a person has paused
         client.pause_deployment(deployment)
+
+
+def _all_deployments(client: SyncPrefectClient) -> Iterator[DeploymentResponse]:
+    """Page by page: the server gives so many at once and no more."""
+    found = 0
+    while page := client.read_deployments(limit=DEPLOYMENTS_PER_PAGE, offset=found):
+        yield from page
+        found += len(page)
 
 
 def ensure_pool(client: SyncPrefectClient) -> None:

@@ -10,13 +10,12 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.events import emit_event
 
-from storage.artifact import Artifact, find_artifact
-from storage.names import name_artifact
-from tasks.run_cost import was_made_since
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
 
 MATERIALIZED = "prefect.asset.materialization.succeeded"
 REFERENCED = "prefect.asset.referenced"
@@ -34,6 +33,8 @@ def emit_assets(result: Any, began: datetime) -> None:
 
     Emit inside the stage's task run, so that the events name it. A server that is away does not stop the work.
     """
+    from storage.artifact import Artifact
+
     returned = result if isinstance(result, list) else [result]
     made: dict[str, Artifact] = {}
     for artifact in (one for one in returned if isinstance(one, Artifact)):
@@ -48,8 +49,11 @@ def emit_assets(result: Any, began: datetime) -> None:
             logger.debug("asset events of %s not sent: %s", artifact.path, error)
 
 
-def _made_since(artifact: Artifact, began: datetime) -> Iterator[Artifact]:
+def _made_since(artifact: "Artifact", began: datetime) -> "Iterator[Artifact]":
     """The artifact and its ancestors, as far as they were completed since."""
+    from storage.artifact import find_artifact
+    from tasks.run_cost import was_made_since
+
     if not was_made_since(artifact, began):
         return
     for parent in artifact.manifest["parents"].values():
@@ -59,7 +63,7 @@ def _made_since(artifact: Artifact, began: datetime) -> Iterator[Artifact]:
     yield artifact
 
 
-def _emit_materialized(artifact: Artifact) -> None:
+def _emit_materialized(artifact: "Artifact") -> None:
     parents = artifact.manifest["parents"]
     related = [
         {"prefect.resource.id": asset_key(one["stage"], one["fingerprint"]), "prefect.resource.role": "asset", "srpo.role": role}
@@ -69,7 +73,9 @@ def _emit_materialized(artifact: Artifact) -> None:
     emit_event(MATERIALIZED, resource=_resource(artifact), related=related, payload=payload)
 
 
-def _resource(artifact: Artifact) -> dict[str, str]:
+def _resource(artifact: "Artifact") -> dict[str, str]:
+    from storage.names import name_artifact
+
     counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items() if value)
     name = name_artifact(artifact)
     return {

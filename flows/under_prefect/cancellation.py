@@ -72,9 +72,10 @@ class _Watch:
     def _end(self, state: State[Any]) -> bool:
         """Whether the process was sent SIGTERM: only where Prefect or the command line turns it into an exception."""
         with self._lock:
-            if not self._over.is_set() and callable(signal.getsignal(signal.SIGTERM)):
-                logger.warning("the run was ended from outside (%s): it stops now", state.name)
-                os.kill(os.getpid(), signal.SIGTERM)
+            if self._over.is_set() or not callable(signal.getsignal(signal.SIGTERM)):
+                return False
+            logger.warning("the run was ended from outside (%s): it stops now", state.name)
+            os.kill(os.getpid(), signal.SIGTERM)
             return True
 
 

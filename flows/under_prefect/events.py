@@ -3,7 +3,9 @@
 | event | resource | told when |
 |---|---|---|
 | `srpo.preferences.ingested` | `srpo.preferences.<fingerprint>` | an artifact of pairs was newly made |
-| `srpo.policy.promoted`, `srpo.policy.rejected` | `srpo.policy.<policy_id>` | a challenger was compared with the champion |
+| `srpo.policy.promoted` | `srpo.policy.<policy_id>` | a challenger won against the champion, or `srpo promote` was called |
+| `srpo.policy.rejected` | `srpo.policy.<policy_id>` | a challenger did not win |
+| `srpo.policy.rolled_back` | `srpo.policy.<policy_id>` | `srpo rollback` gave this champion's place to an earlier one |
 | `srpo.run.failed` | `srpo.run.<run_id>` | a run failed or was ended, with its stage and reason |
 
 An event is posted to the server and confirmed before `announce` returns: Prefect's own queue is lost with a process that a signal
@@ -18,44 +20,50 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from flows.inputs import HOME_VARIABLE, open_home
-from storage.artifact import Artifact
-from storage.runs import find_run
-from tasks.new_pairs import count_new_pairs
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.flows import Flow
 
+    from storage.artifact import Artifact
+
 PREFERENCES_INGESTED = "srpo.preferences.ingested"
 POLICY_PROMOTED = "srpo.policy.promoted"
 POLICY_REJECTED = "srpo.policy.rejected"
+POLICY_ROLLED_BACK = "srpo.policy.rolled_back"
 RUN_FAILED = "srpo.run.failed"
 
 NAMESPACE = UUID("40a24691-ba25-53a4-9732-da568c216f06")  # of the ids of this project's events
 TIMEOUT_SECONDS = 10.0
 logger = logging.getLogger("srpo")
+_stages: set[str] = set()  # names of the stages that this process has called
 _announced: set[UUID] = set()  # the server writes events down seconds after it took them
 
 
-def announce(name: str, *, resource: str, payload: dict[str, Any], key: str) -> bool:
+def announce(name: str, *, resource: str, payload: dict[str, Any], key: str, command: str | None = None) -> bool:
     """Send the event `name` about `resource` once: the same (name, key) gives the same event id, which is never sent twice.
 
-    `payload` must be JSON. Returns whether an event was sent now; False when it was sent before, without a server, or when the
-    server could not be reached, which is logged.
+    `payload` must be JSON; `command` names the command of srpo that tells it, None where a run does. Returns whether an event
+    was sent now; False when it was sent before, without a server, or when the server could not be reached, which is logged.
     """
     if not _has_server():
         return False
     event_id = event_id_of(name, key)
     try:
-        return _send_once(event_id, name, resource, payload)
+        return _send_once(event_id, name, resource, payload, command)
     except Exception as error:  # noqa: BLE001  (whatever is wrong with the server, the work goes on)
         logger.warning("event %s about %s was not sent: %s", name, resource, error)
         return False
 
 
-def tell_of_pairs(preferences: Artifact, began: datetime) -> None:
-    """Announce pairs that a stage made since it `began`, or that an earlier attempt of this flow run made and died."""
+def tell_of_pairs(preferences: "Artifact", began: datetime, command: str | None = None) -> None:
+    """Announce pairs that a stage made since it `began`, or that an earlier attempt of this flow run made and died.
+
+    `command`: as `announce` takes it.
+    """
     from prefect.context import FlowRunContext
+
+    from tasks.new_pairs import count_first_seen
 
     context = FlowRunContext.get()
     first_began = getattr(context.flow_run, "start_time", None) if context else None  # kept when a run is retried
@@ -66,24 +74,35 @@ def tell_of_pairs(preferences: Artifact, began: datetime) -> None:
     payload = {
         "fingerprint": name,
         "pairs": preferences.counts["pairs"],
-        "new_pairs": count_new_pairs(home, preferences),
+        "new_pairs": count_first_seen(home, preferences),
         "domain": preferences.settings.get("domain"),
         "home": str(home),
     }
-    announce(PREFERENCES_INGESTED, resource=f"srpo.preferences.{name}", payload=payload, key=name)
+    announce(PREFERENCES_INGESTED, resource=f"srpo.preferences.{name}", payload=payload, key=f"{home}:{name}", command=command)
 
 
 def tell_of_failure(flow: "Flow[Any, Any]", flow_run: "FlowRun", state: "State[Any]") -> None:
-    """State hook of every flow (on_failure, on_crashed): announce the failure, once for each attempt."""
+    """State hook of every flow (on_failure, on_crashed): announce the failure, once for each attempt.
+
+    Of a process that was killed, the worker tells, whose flow run is the one that it submitted: its count of attempts is behind.
+    """
+    from storage.runs import find_run
+
     message = state.message or ""
     stage, _, reason = message.partition(": ")
+    is_of_stage = stage in _stages and state.is_failed()  # a crash was no stage's doing, nor is every colon one's
     facts = {"flow": flow.name, "flow_run_id": str(flow_run.id), "flow_run_name": flow_run.name, "state": state.name}
-    facts |= {"message": message, "stage": stage if reason else None, "reason": reason or message}
+    facts |= {"message": message, "stage": stage if is_of_stage else None, "reason": reason if is_of_stage else message}
     home = open_home(str((flow_run.parameters or {}).get("home") or os.environ.get(HOME_VARIABLE, "")))
     record = find_run(home, str(flow_run.id))
     run_id = record["run_id"] if record else str(flow_run.id)
-    key = f"{flow_run.id}:{flow_run.run_count}"
+    key = f"{flow_run.id}:{state.id}"
     announce(RUN_FAILED, resource=f"srpo.run.{run_id}", payload=facts | {"run_id": run_id, "home": str(home)}, key=key)
+
+
+def know_stage(name: str) -> None:
+    """`name` is that of a stage: where a failure's message begins with it, the event says so."""
+    _stages.add(name)
 
 
 def event_id_of(name: str, key: str) -> UUID:
@@ -97,12 +116,12 @@ def _has_server() -> bool:
         from prefect.settings import PREFECT_API_URL
 
         return bool(PREFECT_API_URL.value())
-    from flows.commands.run import prefect_server
+    from flows.server.environment import prefect_server
 
     return prefect_server() is not None
 
 
-def _send_once(event_id: UUID, name: str, resource: str, payload: dict[str, Any]) -> bool:
+def _send_once(event_id: UUID, name: str, resource: str, payload: dict[str, Any], command: str | None) -> bool:
     from prefect.client.orchestration import get_client
     from prefect.events.filters import EventFilter, EventIDFilter
     from prefect.events.schemas.events import Event, Resource
@@ -113,28 +132,32 @@ def _send_once(event_id: UUID, name: str, resource: str, payload: dict[str, Any]
         if client.read_events(EventFilter(id=EventIDFilter(id=[event_id])), limit=1).total:
             return False
         about = Resource({"prefect.resource.id": resource, "prefect.resource.name": resource.rsplit(".", 1)[-1]})
-        event = Event(id=event_id, event=name, resource=about, related=_related(), payload=payload)
+        event = Event(id=event_id, event=name, resource=about, related=_related(command), payload=payload)
         client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
     _announced.add(event_id)
     return True
 
 
-def _related() -> list[Any]:
-    """The flow run that tells, its deployment and its tags: the event stands on their pages and can be matched by them."""
+def _related(command: str | None) -> list[Any]:
+    """The flow run that tells, its deployment and its tags: the event stands on their pages and can be matched by them.
+
+    Told by a command, the event can be matched by its name.
+    """
     from prefect import runtime
     from prefect.events.schemas.events import RelatedResource
 
     run_id, deployment_id = runtime.flow_run.id, runtime.deployment.id
-    found = [("flow-run", run_id, runtime.flow_run.name)] if run_id else []
-    found += [("deployment", deployment_id, runtime.deployment.name)] if deployment_id else []
-    found += [("tag", tag, tag) for tag in (runtime.flow_run.tags or []) if run_id]
+    found = [("prefect.flow-run", run_id, runtime.flow_run.name)] if run_id else []
+    found += [("prefect.deployment", deployment_id, runtime.deployment.name)] if deployment_id else []
+    found += [("prefect.tag", tag, tag) for tag in (runtime.flow_run.tags or []) if run_id]
+    found += [("srpo.command", command, command)] if command else []
     return [
         RelatedResource(
             {
-                "prefect.resource.id": f"prefect.{role}.{ident}",
-                "prefect.resource.role": role,
+                "prefect.resource.id": f"{kind}.{ident}",
+                "prefect.resource.role": kind.partition(".")[2],
                 "prefect.resource.name": str(name or ident),
             }
         )
-        for role, ident, name in found
+        for kind, ident, name in found
     ]

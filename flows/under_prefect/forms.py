@@ -2,6 +2,9 @@
 
 The server checks a form against the schema it was deployed with, but neither names that no parameter has nor rules that a schema
 cannot state. A run that got past it ends at once, and its state message is the sentence that the command line prints.
+
+The modules of flows are imported to deploy their forms and to check them, so a flow imports its stages, with all they stand on,
+in its body, when a run begins.
 """
 
 import inspect

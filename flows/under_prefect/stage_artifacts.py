@@ -4,28 +4,32 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
-from storage.artifact import Artifact
-from tasks.progress_artifacts import artifact_key
-from tasks.run_summary import summarise_run
-from tasks.stage_summary import describe_artifacts, describe_published
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
 
 logger = logging.getLogger("srpo")
 
 
 def show_run(home: Path, run_id: str) -> None:
     """Put the summary of a recorded and published run into the UI: a page, and its table to sort."""
+    from tasks.run_summary import summarise_run
+
     summary = summarise_run(home, run_id)
     _create(create_markdown_artifact, summary.markdown, "win-rates", f"Win rates of run {run_id}")
-    _create(create_table_artifact, summary.rows, "win-rates-table", f"Win rates of run {run_id}, by this SQL: {summary.sql}")
+    rows = f"Win rates of run {run_id}: a row for each policy, evaluation set and revision, from 0 to 1 with 95 % intervals"
+    _create(create_table_artifact, summary.rows, "win-rates-table", f"{rows}. The SQL that gives them is on the page win-rates.")
 
 
-def show_made(artifacts: Sequence[Artifact]) -> list[str]:
+def show_made(artifacts: "Sequence[Artifact]") -> list[str]:
     """Put what the flow of a stage made into the UI, one page; returns the artifacts' ids."""
+    from tasks.progress_artifacts import artifact_key
+    from tasks.stage_summary import describe_artifacts
+
     context = FlowRunContext.get()
     began = datetime.now(UTC) if context is None else context.start_time
     stages = dict.fromkeys(one.stage for one in artifacts)
@@ -38,6 +42,8 @@ def show_made(artifacts: Sequence[Artifact]) -> list[str]:
 
 def show_published(database: Path, report: Path) -> None:
     """Put where the published results are into the UI."""
+    from tasks.stage_summary import describe_published
+
     _create(create_markdown_artifact, describe_published(database, report), "made-results", str(database))
 
 

@@ -12,27 +12,29 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelled, Failed, State
+from prefect.states import Cancelled, Crashed, Failed, State
 from prefect.tasks import exponential_backoff
 
-from flows.endings import EXPECTED, unforeseen
+from flows.endings import AGAIN, EXPECTED, unforeseen
 from flows.inputs import HOME_VARIABLE, find_input, open_home
 from flows.stage_lines import with_line
 from flows.under_prefect.asset_events import emit_assets
 from flows.under_prefect.cancellation import CANCELLED, ends_when_cancelled, is_cancelled
-from flows.under_prefect.events import tell_of_pairs
+from flows.under_prefect.events import know_stage, tell_of_pairs
 from flows.under_prefect.server_log import log_reaches_prefect
 from srpo_core.errors import InputError, Transient, WorkFailed
 from srpo_core.settings.data import PromptSourceSettings
 from srpo_core.settings.model import Dtype, ModelSettings
-from storage.artifact import Artifact
 from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
 
 RETRIES = 3
 FIRST_DELAY_SECONDS = 10  # doubled from try to try, and up to half as long again by chance
@@ -60,9 +62,12 @@ def as_prefect_task(stage: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(stage)
     def call(*args: Any, **options: Any) -> Any:
-        title = _title(stage, args, options)
+        from storage.artifact import Artifact
+
+        title, name = _title(stage, args, options), stage.__name__.replace("_", " ")
+        know_stage(name)
         stage_task = task(
-            name=stage.__name__.replace("_", " "),
+            name=name,
             task_run_name=lambda: title,
             description=inspect.getdoc(stage),
             cache_policy=NO_CACHE,
@@ -102,7 +107,7 @@ def fails_in_one_sentence(body: Callable[Parameters, Result]) -> Callable[Parame
         except TerminationSignal:
             if is_cancelled():
                 return Cancelled(message=CANCELLED)
-            raise  # Prefect marks the run as crashed
+            return Crashed(message=f"ended by a signal; {AGAIN}, or press Retry")
         except Exception as error:  # noqa: BLE001  (the one place where every error of a flow becomes a sentence)
             return Failed(message=unforeseen(error), data=error)
 
@@ -145,7 +150,7 @@ def home_folder(home: str) -> Path:
     return open_home(home or os.environ.get(HOME_VARIABLE, ""))
 
 
-def model_like(policy: Artifact, dtype: Dtype | None) -> ModelSettings:
+def model_like(policy: "Artifact", dtype: Dtype | None) -> ModelSettings:
     """Model settings for further work with a policy: its own arithmetic unless `dtype` says otherwise."""
     values = {"name_or_path": str(policy.path), "dtype": dtype or policy.settings.get("dtype", "float32")}
     return ModelSettings.model_validate(values)
@@ -174,6 +179,8 @@ def _failed_by_a_transient_fault(stage_task: Any, task_run: Any, state: State[An
 
 def _title(stage: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> str:
     """The stage's name and what it works on: an evaluation set, methods, or the policy whose completions are judged."""
+    from storage.artifact import Artifact
+
     arguments = inspect.signature(stage).bind(*args, **options).arguments
     settings, completions = arguments.get("settings"), arguments.get("completions")
     subject = ""
@@ -187,7 +194,7 @@ def _title(stage: Callable[..., Any], args: tuple[Any, ...], options: dict[str, 
     return f"{name}: {subject}" if subject else name
 
 
-def _judged(completions: Artifact, home: Path) -> str:
+def _judged(completions: "Artifact", home: Path) -> str:
     policy, prompts = (
         find_input(home, stage, completions.manifest["parents"][name]["fingerprint"])
         for name, stage in (("policy", "policies"), ("prompts", "prompts"))

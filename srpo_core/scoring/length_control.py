@@ -84,14 +84,6 @@ def length_controlled_win_rate(
     return LengthControlled(n, ratio, rate, error, float(_expit(_logit(rate) - half)), float(_expit(_logit(rate) + half)), None)
 
 
-def predict_length_controlled(difficulty: ArrayLike, weight_difficulty: float, constant: float) -> float:
-    """AlpacaEval's prediction from given weights: the mean over prompts of sigmoid(weight * difficulty + constant), in [0, 1].
-
-    `difficulty` (P,) is its instruction_difficulty; `constant` its weight of not_gamed_baseline. The length term is zero.
-    """
-    return float(_expit(weight_difficulty * np.asarray(difficulty, dtype=np.float64) + constant).mean())
-
-
 def fit_logistic(
     features: Floats, scores: Floats, weights: Floats, *, start: Floats | float = 0.0, ridge: float = RIDGE
 ) -> Floats:
@@ -160,8 +152,16 @@ def _fit(games: _Games, weights: Floats, start: Floats | float = 0.0) -> _Fit:
     features = np.stack([np.ones_like(weights), length_feature(games.difference, weights)], axis=1)
     others = np.broadcast_to(games.others, (len(weights), *games.others.shape))
     coefficients = fit_logistic(np.concatenate([features, others], axis=1), games.scores, weights, start=start)
-    predicted = _expit(coefficients[:, :1] + coefficients[:, 2:] @ games.others)
-    return _Fit(coefficients, (weights * predicted).sum(axis=1) / weights.sum(axis=1))
+    return _Fit(coefficients, rates_at_equal_length(coefficients, games.others, weights))
+
+
+def rates_at_equal_length(coefficients: Floats, others: Floats, weights: Floats) -> Floats:
+    """Mean predictions (B,) over prompts that `weights` (B, P) counts, by `coefficients` (B, D) of constant, length and `others`.
+
+    AlpacaEval's prediction: `others` (D - 2, P) are further features, and the length term is zero.
+    """
+    predicted = _expit(coefficients[:, :1] + coefficients[:, 2:] @ others)
+    return np.asarray((weights * predicted).sum(axis=1) / weights.sum(axis=1))
 
 
 def length_feature(difference: Floats, weights: Floats) -> Floats:

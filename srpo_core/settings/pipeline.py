@@ -163,6 +163,7 @@ class PipelineSettings(Settings, title="Pipeline"):
     )
     methods: list[Method] = Field(
         default_factory=lambda: list(DEFAULT_METHODS),
+        min_length=1,
         description="policies trained on the pairs, each from the reference",
         json_schema_extra={"uniqueItems": True},
     )
@@ -210,6 +211,15 @@ class PipelineSettings(Settings, title="Pipeline"):
         if self.model.dtype == "bfloat16" and any(one is not None and one.lora is None for one in trained):
             raise ValueError(
                 "expected dtype float32 or mixed for full fine-tuning, found bfloat16, whose steps round away; or set lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_prompt_has_room(self) -> "PipelineSettings":
+        room, asked = self.model.max_length, self.generation.max_new_tokens
+        if asked >= room:
+            raise ValueError(
+                f"expected generation.max_new_tokens below model.max_length, {room} tokens with the prompt, found {asked}"
             )
         return self
 

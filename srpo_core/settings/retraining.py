@@ -23,7 +23,7 @@ class PromotionSettings(Settings, title="Promotion"):
         gt=0,
         lt=0.5,
         description="probability, over all looks at the confirmation prompts ever taken in a home, that a challenger passes that "
-        "is not better by the margin",
+        "is not better by the margin; docs/retraining.md says what that rests on",
     )
     confirmation_share: float = Field(
         0.5,
@@ -37,13 +37,22 @@ class PromotionSettings(Settings, title="Promotion"):
         1.5, gt=1, description="guard: mean tokens of the challenger's texts over the champion's, or the inverse, at most so much"
     )
     max_collapse: float = Field(
-        0.1, ge=0, le=1, description="guard: by how much the share of empty, repeated or copied texts may grow, in [0, 1]"
+        0.1,
+        ge=0,
+        le=1,
+        description="guard: by how much the share of empty, repeated or copied texts may grow on an evaluation set, in [0, 1]",
     )
     regression_tolerance: float = Field(
         0.02, ge=0, lt=1, description="guard: in win rate; refused when an evaluation set is worse by more for certain (95 %)"
     )
     min_scored_share: float = Field(
         0.9, gt=0, le=1, description="guard: share of each set's prompts that the judge must have scored for both sides"
+    )
+    min_clusters: int = Field(
+        30,
+        ge=2,
+        description="guard: clusters of prompts that each part of an evaluation set must have, scored for both sides; with few "
+        "of them no difference is certain",
     )
     require_approval: bool = Field(
         False, description="a person confirms each promotion in the UI; the run waits suspended, without a process or a device"
@@ -67,7 +76,10 @@ class RetrainSettings(Settings, title="Retraining"):
 
     pipeline: PipelineSettings = Field(description="data, model, training, revisions and judge, with exactly one method")
     min_new_pairs: int = Field(
-        1, ge=0, description="pairs that the champion was not trained on, below which nothing is trained; 0 = train without any"
+        1,
+        ge=0,
+        description="pairs that the champion was not trained on, and pairs of its own that were withdrawn, below which nothing "
+        "is trained; 0 = train without any",
     )
     start_from: Literal["reference", "champion"] = Field(
         "reference",

@@ -8,11 +8,18 @@ import os
 import signal
 import sys
 
+LAUNCHED_BY = "SRPO_LAUNCHED_BY"  # process id of whoever started the launcher
+
 
 def _die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the launcher dies, so that nothing trains on as an orphan."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+    """Ask Linux for SIGTERM when the launcher dies, so that nothing trains on as an orphan; end here if it has died already."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+    adopted = os.getppid() == 1 and os.environ.get(LAUNCHED_BY) != "1"  # in a container the launching process may be process 1
+    if os.getppid() != parent or adopted:
+        os._exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 -- Which prompts get worse with each revision: never better than the revision before, and worse in the end than the draft?
--- parameter: eval_set = any verdicts.eval_set, of which evaluation set; without it of each
+-- parameter: eval_set = any verdicts.eval_set, of which evaluation set; without it of each but retraining's confirmation prompts
 -- parameter: limit = 5, how many prompts of each policy and evaluation set
 WITH judged AS (
     SELECT policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling, prompt_id,
         revision_index, any_value(method) AS method, avg(score) AS score,
         arg_min(candidate_text, (sample_index, candidate)) AS text
     FROM verdicts
-    WHERE games_artifact NOT IN (SELECT artifact FROM drafts_alone) AND ($eval_set IS NULL OR eval_set = $eval_set)
+    WHERE games_artifact NOT IN (SELECT artifact FROM drafts_alone) AND (eval_set = $eval_set OR ($eval_set IS NULL AND eval_set NOT LIKE '%:confirmation'))
     GROUP BY ALL HAVING count(score) = count(*)
 ), steps AS (
     SELECT *, score - lag(score) OVER (

@@ -1,8 +1,8 @@
 -- On which prompts does each method's last revision lose most clearly, and what did it write?
--- parameter: eval_set = any verdicts.eval_set, of which evaluation set; without it of each
+-- parameter: eval_set = any verdicts.eval_set, of which evaluation set; without it of each but retraining's confirmation prompts
 -- parameter: limit = 5, how many prompts of each policy and evaluation set
 WITH last AS (
-    SELECT * FROM verdicts WHERE score IS NOT NULL AND ($eval_set IS NULL OR eval_set = $eval_set)
+    SELECT * FROM verdicts WHERE score IS NOT NULL AND (eval_set = $eval_set OR ($eval_set IS NULL AND eval_set NOT LIKE '%:confirmation'))
     QUALIFY revision_index = max(revision_index) OVER (
         PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling)
 ), by_prompt AS (

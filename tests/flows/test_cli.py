@@ -18,8 +18,8 @@ import pytest
 
 from flows.cli import app, main
 from flows.commands.revise import changes
-from flows.commands.run import prefect_server
 from flows.inputs import StageSettings, find_input
+from flows.server.environment import prefect_server
 from srpo_core.errors import InputError
 from srpo_core.settings.training import PreferenceSettings
 from tests.conftest import TINY_RUN

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows.evaluation_sets import judge_sets
-from flows.recorded_run import _KeptArtifacts
+from flows.recorded_run import _RecordedStages
 from srpo_core.errors import WorkFailed
 from srpo_core.judging.request_limits import BudgetSpent, Spent
 from srpo_core.settings.judges import BudgetSettings, RuleJudgeSettings
@@ -79,11 +79,13 @@ def test_small_sets_take_about_as_long_as_the_longest_of_them(tmp_path: Path) ->
 
 def test_games_come_in_the_order_of_the_completions_whoever_ends_first(tmp_path: Path) -> None:
     made = sets_of(tmp_path, 6, 1, policies=("one", "two"))
-    kept = _KeptArtifacts(unchanged, [])
+    written: list[dict[str, Any]] = []
+    recorded = _RecordedStages(unchanged, [], lambda **known: written.append(known))
     with JudgeServer(delay=0.02) as server:
-        games = judge_sets(*made, api(server.url), tmp_path, kept.stage, spent=Spent())
+        games = judge_sets(*made, api(server.url), tmp_path, recorded.stage, spent=Spent())
     assert [one.manifest["parents"]["completions"]["fingerprint"] for one in games] == [one.fingerprint for one in made[0]]
-    assert kept.artifacts() == games, "the record lists them in this order too"
+    assert written[-1]["artifacts"] == games, "the record lists them in this order too"
+    assert len(written[-1]["timings"]) == 4 and len(written) == 8, "written when each begins and when it ends"
 
 
 def test_together_they_never_have_more_requests_in_flight_than_the_judge_allows_and_probe_once(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ processes are killed.
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -35,7 +37,7 @@ from srpo_core.errors import InputError, WorkFailed
 from srpo_core.settings.data import NewsroomSettings, PreferenceSourceSettings
 from storage.artifact import list_artifacts
 from storage.runs import find_run, read_runs
-from tasks.new_pairs import count_new_pairs
+from tasks.new_pairs import count_first_seen
 from tasks.preferences import ingest_preferences
 from tests.flows.test_evaluation_sets import sets_of
 from tests.judge_server import JudgeServer, faults_in_turn
@@ -67,6 +69,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 def events_about(client: SyncPrefectClient, name: str, resource: str = "") -> list[ReceivedEvent]:
     page = client.read_events(EventFilter(event=EventNameFilter(name=[name])), limit=50)
     return [one for one in page.events if resource in one.resource.id]
+
+
+def told_of_pairs(client: SyncPrefectClient, fingerprint: str, home: Path) -> list[ReceivedEvent]:
+    """The events about these pairs in this home: other homes of the tests have the same."""
+    about = events_about(client, events.PREFERENCES_INGESTED, fingerprint)
+    return [one for one in about if one.payload["home"] == str(home)]
 
 
 def pairs_file(folder: Path, *numbers: int) -> Path:
@@ -105,6 +113,32 @@ def test_an_error_outside_of_any_stage_is_one_line_too(server: None, caplog: pyt
         state: State[Any] = broken(return_state=True)  # type: ignore[assignment]
     assert (state.is_failed(), state.message) == (True, "ZeroDivisionError: division by zero")
     assert "test_failures.py" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "stage", "reason"),
+    [
+        ("train policies: WorkFailed: no memory", "train policies", "WorkFailed: no memory"),
+        ("ZeroDivisionError: division by zero", None, "ZeroDivisionError: division by zero"),
+        ("expected a key: none was found", None, "expected a key: none was found"),
+    ],
+)
+def test_a_failure_is_told_with_a_stage_only_where_its_message_begins_with_one(
+    server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str, stage: str | None, reason: str
+) -> None:
+    def train_policies() -> None:
+        pass
+
+    @form("working", "working")
+    def working() -> None:
+        as_prefect_task(train_policies)()
+
+    working()
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "announce", lambda name, *, resource, payload, key: sent.append(payload))
+    run: Any = type("Run", (), {"id": "r", "name": "r", "parameters": {"home": str(tmp_path)}})
+    events.tell_of_failure(working, run, State[Any](type=StateType.FAILED, message=message))
+    assert (sent[0]["stage"], sent[0]["reason"], sent[0]["message"]) == (stage, reason, message)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +212,7 @@ def test_new_pairs_and_failures_are_told_once_with_what_an_automation_needs(clie
     assert event.payload["stage"] == "ingest preferences" and event.payload["reason"].startswith("expected a file")
     assert event.payload["message"] == failed.message
     for artifact, new in ((first, 3), (second, 2)):
-        (event,) = wait_for(
-            lambda wanted=artifact: events_about(client, events.PREFERENCES_INGESTED, wanted.fingerprint), WRITTEN_DOWN_SECONDS
-        )
+        (event,) = wait_for(lambda wanted=artifact: told_of_pairs(client, wanted.fingerprint, home), WRITTEN_DOWN_SECONDS)
         assert event.resource.id == f"srpo.preferences.{artifact.fingerprint}"
         assert event.payload == {
             "fingerprint": artifact.fingerprint,
@@ -190,7 +222,7 @@ def test_new_pairs_and_failures_are_told_once_with_what_an_automation_needs(clie
             "home": str(home),
         }
         assert any(one.id.startswith("prefect.flow-run.") for one in event.related)
-    assert [count_new_pairs(home, one) for one in (first, second)] == [3, 2]
+    assert [count_first_seen(home, one) for one in (first, second)] == [3, 2]
 
 
 def test_the_same_event_is_sent_once_also_by_another_process(client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +345,19 @@ def test_no_signal_is_sent_once_a_flow_is_over(server: None, monkeypatch: pytest
     brief()
     time.sleep(0.8)
     assert not sent
+
+
+def test_the_watch_says_whether_it_sent_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    watch = cancellation._Watch(uuid4())
+    cancelling: State[Any] = State(type=StateType.CANCELLING)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    assert not watch._end(cancelling) and not sent, "nothing would turn the signal into an exception"
+    monkeypatch.setattr(signal, "getsignal", lambda number: print)
+    assert watch._end(cancelling) and sent == [signal.SIGTERM]
+    watch.stop()
+    assert not watch._end(cancelling) and len(sent) == 1
 
 
 # --- a server, a worker, and what kills them ----------------------------------------------------------------------------
@@ -440,3 +485,18 @@ def test_a_cancel_with_a_dead_worker_ends_training_in_time_and_a_retry_goes_on_f
     assert training.final_state().is_cancelled()
     (again,) = [one for one in read_runs(training.home) if one["prefect_run"] == str(training.id)]
     assert again["run_id"] == record["run_id"]
+
+
+@pytest.mark.slow
+def test_the_death_of_a_runs_process_is_told_by_its_worker(installation: Installation) -> None:
+    """Nothing in the process can tell that it was killed; the worker calls the flow's hook in a process of its own."""
+    training = Training(installation, seed=2)
+    training.wait_for_steps()
+    training.engine().kill()
+    state = training.final_state()
+    assert state.is_crashed() and "-9" in str(state.message)
+    (event,) = wait_for(lambda: events_about(training.client, events.RUN_FAILED), WRITTEN_DOWN_SECONDS)
+    (record,) = [one for one in read_runs(training.home) if one["prefect_run"] == str(training.id)]
+    assert event.resource.id == f"srpo.run.{record['run_id']}" and record["state"] == "dead"
+    assert (event.payload["state"], event.payload["stage"], event.payload["reason"]) == ("Crashed", None, state.message)
+    assert {"flow-run", "deployment"} <= {one.role for one in event.related}

@@ -157,8 +157,9 @@ def test_the_markdown_artifact_holds_the_table_curves_that_draw_and_links(run, c
 def test_the_sql_in_the_artifact_gives_the_table_artifact(run, client):
     artifacts = {one.key: one for one in artifacts_of(client, run)}
     sql = re.search(r"```sql\n(.*?)```", artifacts["win-rates"].data, re.DOTALL)
-    rows = artifacts["win-rates-table"].data
+    rows, told = artifacts["win-rates-table"].data, artifacts["win-rates-table"].description
     assert sql is not None
+    assert "a row for each policy, evaluation set and revision" in told and "page win-rates" in told and "SELECT" not in told
     assert (json.loads(rows) if isinstance(rows, str) else rows) == run_query(run.home, sql[1]).to_pylist()
     assert len(run_query(run.home, sql[1])) == 2 * 3 * 2  # policies, evaluation sets, revisions
 

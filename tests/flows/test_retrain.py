@@ -33,6 +33,7 @@ from storage.artifact import list_artifacts
 from storage.registry import champion, read_registry
 from storage.results_db import run_query
 from storage.runs import read_runs
+from storage.stored_queries import ask_query
 from tasks.prompt_parts import is_confirmation, split_prompts
 from tests.judge_server import JudgeServer
 from tests.retraining import SmallWorld
@@ -161,6 +162,14 @@ def test_the_two_parts_are_sets_of_their_own_in_sql(story):
     assert [row["eval_set"] for row in rows] == ["id:confirmation", "id:screening"]
 
 
+@pytest.mark.parametrize("question", ["worst_prompts", "prompts_getting_worse", "largest_disagreements"])
+def test_stored_questions_about_single_prompts_show_none_that_are_kept_for_confirmation(story, question):
+    assert "id:confirmation" not in ask_query(story.home, question)["eval_set"].to_pylist()
+    if question == "worst_prompts":
+        asked = ask_query(story.home, question, {"eval_set": "id:confirmation"})["eval_set"].to_pylist()
+        assert asked and set(asked) == {"id:confirmation"}  # who names them has decided to look
+
+
 def test_reference_rows_are_computed_for_new_pairs_only(story):
     computed = [one.counts["pairs_computed"] for one in list_artifacts(story.home, "reference")]
     assert computed == [64, 128, 400]
@@ -172,7 +181,7 @@ def test_the_decision_stands_in_the_ui_with_curves_guards_and_the_sql(story, cli
     ]
     assert any("# Promoted" in text for text in texts) or "# Promoted" in texts[0]
     text = next(text for text in texts if "# Promoted" in text)
-    assert "## Screening" in text and "## Confirmation" in text and "| length |" in text
+    assert "## Screening" in text and "## Confirmation" in text and "| length on id:screening |" in text
     assert "| id:confirmation | challenger |" in text and "SELECT * FROM registry WHERE entry" in text
 
 
@@ -258,6 +267,11 @@ def test_a_person_decides_and_waiting_takes_neither_a_process_nor_another_look(s
     assert (state.name, state.is_paused()) == ("Suspended", True)
     (look,) = read_registry(story.home)[before:]
     assert look["event"] == "looked"
+    assert read_runs(story.home)[-1]["state"] == "suspended"
+    monday = work_on(
+        client, retrain_on_new_data, deployed_run(client, retrain_on_new_data, "weekly-retrain", asking(story, seed))
+    )
+    assert monday.name == "NothingNew" and f"of flow run {flow_run.id} is not decided on yet" in monday.message
     if decision == "reject":  # nobody answers in time, and a person has the run tried again: it asks again, and decides nothing
         client.set_flow_run_state(flow_run.id, Failed(message="The flow was paused and never resumed."), force=True)
         client.set_flow_run_state(flow_run.id, Scheduled(), force=True)
@@ -273,6 +287,7 @@ def test_a_person_decides_and_waiting_takes_neither_a_process_nor_another_look(s
     assert (entry["event"], entry["by"], entry["comparison"]) == (event, "approval", look["comparison"])
     assert "seen by hand" in entry["reason"] and entry["prefect_run"] == str(flow_run.id)
     assert len(read_runs(story.home)) == runs  # the same run, gone on with
+    assert {run["state"] for run in read_runs(story.home) if run["prefect_run"] == str(flow_run.id)} == {"completed"}
     assert (champion(story.home) == entry["policy_id"]) is (event == "promoted")
 
 

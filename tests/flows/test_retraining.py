@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import ValidationError
 
-from flows.retraining import retrain
-from srpo_core.errors import InputError
+from flows import retraining
+from flows.retraining import Approval, retrain
+from srpo_core.errors import InputError, WorkFailed
 from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact, find_artifact
 from storage.registry import champion, read_registry
+from storage.runs import read_runs
 from tasks.models import model_folder
+from tasks.proposal import Proposal
 from tests.judge_server import JudgeServer
 from tests.retraining import SmallWorld
 from tests.stages import Launches, launches_here
@@ -73,6 +76,42 @@ def killed_at(name: str, call: int) -> Callable[[Callable[..., Any]], Callable[.
     return stage
 
 
+def test_an_answer_that_never_comes_is_on_record_and_other_prompts_by_then_are_another_look(begun):
+    """What a person is asked about is what is decided on: with other prompts it is neither the same table nor the same look."""
+    settings, before = begun.settings(num_steps=60, promotion={"require_approval": True}), len(read_registry(begun.home))
+    settings = settings.model_copy(
+        update={
+            "pipeline": settings.pipeline.model_copy(
+                update={"training": settings.pipeline.training.model_copy(update={"seed": 1})}
+            )
+        }
+    )
+
+    def nobody(proposal: Proposal, run_id: str) -> Approval:
+        raise WorkFailed("expected an answer, found none")
+
+    with pytest.raises(WorkFailed):
+        retrain(settings, begun.home, as_it_is, approve=nobody, prefect_run="flow run 0")
+    (record,) = [run for run in read_runs(begun.home) if run["prefect_run"] == "flow run 0"]
+    assert (record["state"], record["failure"]) == ("failed", "expected an answer, found none")
+    assert {"policies", "games"} <= {one["stage"] for one in record["stages"]}
+    begun.world.add_prompts(10)
+    outcome = retrain(settings, begun.home, as_it_is, approve=lambda *_: Approval(False, "no"), prefect_run="flow run 0")
+    entries = read_registry(begun.home)[before:]
+    assert [row["event"] for row in entries] == ["looked", "looked", "rejected"]
+    assert entries[0]["policy_id"] == entries[1]["policy_id"] and entries[1]["level"] < entries[0]["level"]
+    assert outcome.entry == entries[2] and entries[2]["comparison"] == entries[1]["comparison"]
+    assert {run["state"] for run in read_runs(begun.home) if run["prefect_run"] == "flow run 0"} == {"completed"}
+
+
+def test_a_decision_of_another_run_meanwhile_is_not_taken_for_ones_own(begun, monkeypatch):
+    taken = {"entry": 9, "event": "promoted", "prefect_run": "another"}
+    monkeypatch.setattr(retraining, "record_decision", lambda *_, **__: taken)
+    begun.world.add_pairs("meanwhile", 8, swapped=True)
+    with pytest.raises(InputError, match="expected no decision on this attempt yet, found entry 9 of the registry, promoted"):
+        retrain(begun.settings(num_steps=2), begun.home, as_it_is)
+
+
 def test_killed_while_it_looked_at_the_confirmation_it_goes_on_and_takes_no_second_look(begun):
     """The third and fourth judgings are those of the confirmation; a killed publication comes after the decision."""
     settings, before = begun.settings(num_steps=60), len(read_registry(begun.home))
@@ -116,7 +155,7 @@ def test_a_champion_of_another_reference_is_no_start(begun):
 
 
 def test_sets_without_gold_are_played_head_to_head(begun, tmp_path):
-    """Challenger against champion directly: with h of a prompt's two orders won, the difference is 2 h - 1."""
+    """Challenger against champion directly: with h of a prompt's two orders won, the difference is h - 1/2."""
     rows = [json.loads(line) for line in (begun.world.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows), encoding="utf-8")
@@ -127,11 +166,11 @@ def test_sets_without_gold_are_played_head_to_head(begun, tmp_path):
     pipeline = settings.pipeline.model_copy(update={"evaluation": evaluation})
     outcome = retrain(settings.model_copy(update={"pipeline": pipeline}), begun.home, as_it_is)
     assert outcome.event == "rejected" and outcome.proposal is not None
-    assert outcome.proposal.screening.difference.estimate < -0.3
+    assert outcome.proposal.screening.difference.estimate < -0.15
     curve = outcome.proposal.curves["screening"]
     assert {(row["role"], row["opponent"]) for row in curve} == {("challenger", "champion")}
     rate = next(row["win_rate"] for row in curve if row["revision_index"] == 1)
-    assert outcome.proposal.screening.difference.estimate == pytest.approx(2 * rate - 1)
+    assert outcome.proposal.screening.difference.estimate == pytest.approx(rate - 0.5)
 
 
 def test_fewer_new_pairs_than_asked_for_are_nothing_new(begun):

@@ -14,7 +14,7 @@ def make_contamination(home: Path) -> Artifact:
     done = find_artifact(home, "contamination", "abc")
     if done is None:
         with writing(home, "contamination", "abc", version=1, settings={}, parents={}) as writer:
-            done = writer.complete([], counts={"pairs_read": 3})
+            done = writer.complete([], counts={"pairs_read": 3000})
     return done
 
 
@@ -26,5 +26,5 @@ def test_a_stage_says_what_it_made_and_at_once_afterwards_that_it_was_complete(
     for _ in range(2):
         stage(tmp_path)
     first, second = caplog.messages
-    assert "3 pairs read" in first
+    assert first.endswith(" s (3,000 pairs read)")
     assert "complete already" in second

@@ -155,6 +155,10 @@ class TestChampion:
         assert find_record(home, "registry/1").values["evidence"] == {"gain": 0.1}
         assert artifacts_named(home, "champion") == trace_lineage(home, "champion").roots == [record.name]
 
+    def test_an_entry_of_the_registry_leads_to_the_policy_it_is_about(self, promoted: tuple[Path, Artifact]) -> None:
+        home, one = promoted
+        assert trace_lineage(home, "registry/1").roots == [f"policies/{one.fingerprint}"]
+
     def test_without_one_the_sentence_says_how_to_get_one(self, tmp_path: Path) -> None:
         with pytest.raises(UnusableInput, match="srpo promote"):
             find_record(tmp_path, "champion")

@@ -14,12 +14,14 @@ from storage.errors import BrokenArtifact, UnusableInput
 from storage.registry import (
     champion,
     champion_entry,
+    find_champion,
     find_entry,
     read_registry,
     record_decision,
     record_look,
     record_rollback,
     registry_path,
+    undecided_looks,
 )
 from storage.schemas import REGISTRY
 
@@ -75,6 +77,21 @@ def test_looks_are_counted_and_spend_their_level_whatever_comes_of_them(tmp_path
     assert [one["comparison"], two["comparison"], three["comparison"]] == [1, 2, 3]
     assert [row["cumulative_level"] for row in read_registry(tmp_path)] == [0.5, 0.5, 0.75, 0.875]
     assert champion(tmp_path) is None
+
+
+def test_looks_that_no_decision_names_are_undecided(tmp_path):
+    for name in "abc":
+        record_look(tmp_path, f"look {name}", halved, about(name))
+    record_decision(tmp_path, "b", "rejected", about("b", comparison=2, level=0.25))
+    record_decision(tmp_path, "weak", "rejected", about("d"))  # failed its screening, without a look
+    assert [one["policy_id"] for one in undecided_looks(tmp_path)] == ["a", "c"]
+
+
+def test_a_champion_whose_files_are_gone_is_an_error_that_says_what_to_do(tmp_path):
+    assert find_champion(tmp_path) is None
+    promote(tmp_path, "gone")
+    with pytest.raises(UnusableInput, match="expected the champion policies/gone .* `srpo promote` another"):
+        find_champion(tmp_path)
 
 
 def test_a_decision_against_a_champion_that_lost_the_place_meanwhile_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from storage.deletion import clean_home
 from storage.errors import BrokenArtifact, UnusableInput
 from storage.lease import lease, try_lease
 from storage.pins import pin, read_pins, unpin
-from storage.registry import record_decision, record_rollback
+from storage.registry import record_decision, record_look, record_rollback
 from storage.retention import CleaningPlan, plan_cleaning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,11 +55,12 @@ def put(home: Path, stage: str, index: int, parents: list[str], age: float = OLD
     return name
 
 
-def put_run(home: Path, run_id: str, names: list[str], age: float) -> None:
+def put_run(home: Path, run_id: str, names: list[str], age: float, prefect_run: str | None = None) -> None:
     stages = [{"stage": name.split("/")[0], "fingerprint": name.split("/")[1], "digest": name} for name in names]
     when = (NOW - timedelta(days=age)).isoformat()
     (home / "runs").mkdir(exist_ok=True)
     record = {"run_id": run_id, "state": "completed", "settings": {}, "stages": stages, "recorded_at": when}
+    record |= {"prefect_run": prefect_run}
     (home / "runs" / f"{run_id}.json").write_text(json.dumps(record))
 
 
@@ -189,6 +190,20 @@ class TestRoots:
         reasons = self.stay(tmp_path)
         assert reasons[policies[1]] == "champion" and reasons[policies[0]] == "champion before"
         assert policies[2] not in reasons
+
+    def test_a_challenger_that_waits_for_approval_stays_with_its_texts_until_it_is_decided_on(self, tmp_path: Path) -> None:
+        pairs = put(tmp_path, "preferences", 0, [])
+        waiting, other = put(tmp_path, "policies", 0, [pairs]), put(tmp_path, "policies", 1, [])
+        texts = [put(tmp_path, "completions", index, [one]) for index, one in enumerate((waiting, other))]
+        games = [put(tmp_path, "games", index, [one]) for index, one in enumerate(texts)]
+        put_run(tmp_path, "long-ago", [waiting, texts[1]], OLD, prefect_run="suspended")
+        about = {"policy_id": waiting.split("/")[1], "by": "retrain", "reason": "screening passed", "prefect_run": "suspended"}
+        look = record_look(tmp_path, "look", lambda number, spent: 0.03, about)
+        reasons = self.stay(tmp_path)
+        assert set(reasons) == {pairs, waiting, texts[0], games[0], texts[1], other}  # its opponent's texts, too
+        assert reasons[waiting] == "challenger, undecided" and "entry 1 of the registry" in reasons[games[0]]
+        record_decision(tmp_path, "decision", "rejected", about | {"comparison": look["comparison"], "level": look["level"]})
+        assert self.stay(tmp_path) == {}
 
     def test_what_the_run_used_that_made_the_champion_stays_however_old_the_run(self, tmp_path: Path) -> None:
         policy, table = put(tmp_path, "policies", 0, []), put(tmp_path, "diagnostics", 0, [])

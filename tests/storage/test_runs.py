@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.runs import find_run, holding, read_run, read_runs, record_path, record_run
+from tests.homes import put_preferences
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +70,15 @@ def test_started_at_is_the_first_start(tmp_path: Path) -> None:
     write(tmp_path, "r2")
     found = read_run(tmp_path, "r2")
     assert found["started_at"] == found["recorded_at"]
+
+
+def test_what_earlier_attempts_used_stays_unless_it_was_made_anew(tmp_path: Path) -> None:
+    one = put_preferences(tmp_path)
+    used = [{"stage": "prompts", "fingerprint": "f", "digest": "d"}]
+    used += [{"stage": one.stage, "fingerprint": one.fingerprint, "digest": "deleted since"}]
+    write(tmp_path, "r1", artifacts=[one], earlier=used)
+    own = {"stage": one.stage, "fingerprint": one.fingerprint, "digest": one.digest}
+    assert read_run(tmp_path, "r1")["stages"] == [own, used[0]]
 
 
 def test_the_record_of_a_prefect_run_is_found_by_its_id_and_settings(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_a_killed_run_asks_for_no_stored_verdict_again_and_loses_only_what_was_i
             time.sleep(0.1)  # let the server finish what it had taken
         stored = len(ReplyLedger(tmp_path)) - 1  # the ledger also keeps what the probe found
         assert len(server.probes) == 4  # by the first run alone
-        journalled = [row["game_id"] for path in (tmp_path / "games").glob("*/*.jsonl") for row in read_journal(path)]
+        journalled = [row["game_id"] for path in (tmp_path / "games").glob("*/*.jsonl") for _, row in read_journal(path)]
         assert len(journalled) == len(set(journalled)) and 0 <= stored - len(journalled) <= 16
         assert len(server.requests) - stored <= 2 * 8
         at_kill = len(server.requests)

@@ -162,17 +162,17 @@ def test_several_processes_and_accelerate_configs_go_through_the_launcher() -> N
 
 
 def test_processes_on_a_cpu_meet_on_the_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    monkeypatch.setattr(launch, "_gpus", list)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     assert launch._environment(resources())["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
     assert launch._environment(resources())["GLOO_SOCKET_IFNAME"] == "eth1"
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    monkeypatch.setattr(launch, "_gpus", lambda: [Path("/dev/nvidia0")])
     assert "GLOO_SOCKET_IFNAME" not in launch._environment(resources())
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    monkeypatch.setattr(launch, "_gpus", list)
     assert "GLOO_SOCKET_IFNAME" not in launch._environment(resources())
 
 
@@ -256,3 +256,22 @@ def test_workers_of_an_attempt_that_lost_its_parent_end_before_the_next_begins(t
     worker("print('fine')")
     run(tmp_path)
     assert orphan.wait(1) == -signal.SIGTERM
+
+
+def test_more_processes_than_the_machine_has_devices_are_refused_before_any_starts(monkeypatch):
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(launch, "_gpus", list)
+    launch.check_processes(resources(num_processes=4))
+    with pytest.raises(InputError, match="at most 4 on this machine of 4 cores and 0 GPUs, found 5"):
+        launch.check_processes(resources(num_processes=5))
+    monkeypatch.setattr(launch, "_gpus", lambda: [Path(f"/dev/nvidia{index}") for index in range(8)])
+    launch.check_processes(resources(num_processes=8))
+
+
+@linux_only
+@pytest.mark.parametrize(("launched_by", "status"), [("4711", 143), ("1", 0)])
+def test_a_worker_that_process_1_has_adopted_does_not_begin(launched_by, status):
+    """Its launcher was gone before it could ask to die with it; in a container the launching process may itself be process 1."""
+    script = "import os; os.getppid = lambda: 1; from srpo_core.workers.__main__ import _die_with_parent; _die_with_parent()"
+    environment = os.environ | {"SRPO_LAUNCHED_BY": launched_by}
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment).returncode == status

@@ -83,6 +83,12 @@ def test_numbers_that_are_none_are_not_told(clock: Clock, caplog: pytest.LogCapt
     assert messages(caplog) == ["train dpo step 3/3: accuracy 0.5"]
 
 
+def test_a_zero_has_no_sign(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "srpo"), ProgressDisplay("train") as display:
+        display.update("dpo", 3, 3, "steps", {"loss": 0.0, "generative_margin": -0.0})
+    assert messages(caplog) == ["train dpo step 3/3: loss 0, margin 0"]
+
+
 def test_short_work_shows_nothing_where_patience_was_asked_for(
     clock: Clock, caplog: pytest.LogCaptureFixture, sent: list[Any]
 ) -> None:
@@ -152,6 +158,19 @@ def test_keys_are_readable_and_hold_only_what_prefect_allows() -> None:
     assert artifact_key("reference", "reference") == "reference"
     assert artifact_key("judge", "SRPO β 0.1 on X/Sum_val") == "judge-srpo-0-1-on-x-sum-val"
     assert artifact_key("", "β") == "progress"
+
+
+@pytest.mark.parametrize(
+    ("percent", "shown"), [(100 / 6240 * 100, 1.6), (99.97, 99.9), (100.0, 100.0), (130.0, 100.0), (-1.0, 0.0), (0.04, 0.0)]
+)
+def test_a_percentage_has_one_decimal_and_is_100_only_when_all_is_done(
+    sent: list[tuple[str, float, str]], percent: float, shown: float
+) -> None:
+    """The UI prints every digit of what it is sent, such as 1.6025641025641026."""
+    artifacts = ProgressArtifacts()
+    artifacts.show("a", percent, "")
+    artifacts.close()
+    assert [value for _, value, _ in sent] == [shown]
 
 
 # --- in a terminal -------------------------------------------------------------------------------------------------------

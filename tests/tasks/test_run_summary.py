@@ -42,6 +42,17 @@ def published(home, artifacts: list[Artifact], **facts: Any) -> RunSummary:
     return summarise_run(home, "tried")
 
 
+def answer_rates_with(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the database give these win rates."""
+
+    class Answer:
+        def to_pylist(self):
+            return rows
+
+    query = run_summary.run_query
+    monkeypatch.setattr(run_summary, "run_query", lambda home, sql: Answer() if "ci_low" in sql else query(home, sql))
+
+
 def lines_of(text: str, start: str) -> list[list[str]]:
     """The cells of each table line that begins so."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith(start)]
@@ -106,17 +117,36 @@ def test_the_curves_are_pictures_that_need_nothing_else(home):
         assert (drawn.namespaceURI, drawn.getAttribute("width")) == ("http://www.w3.org/2000/svg", "520")
 
 
+def test_every_curve_has_its_own_caption_with_its_evaluation_set(home):
+    text = summarise_run(home, "all").markdown
+    assert re.findall(r"!\[win rate on (\w+) by self-revision\]", text) == ["id", "long"]
+    captions = re.findall(r"base64,[^)]*\)\n\n(\w+: .* · against gold · judge \w+.*)", text)
+    assert [caption.split(" ·")[0] for caption in captions] == ["id: in distribution", "long: out of distribution"]
+
+
+def test_a_distribution_that_nobody_knows_is_explained_below_the_table(home, monkeypatch):
+    """A reference is trained on demonstrations, which have no domain."""
+    explained = "OOD is – where the domain of the set or of the texts that the policy was trained on is unknown, here for sft."
+    assert "OOD is –" not in summarise_run(home, "all").markdown
+    rows = run_query(home, summarise_run(home, "all").sql).to_pylist()
+    found = [row | ({"is_ood": None} if row["name"] == "sft" else {}) for row in rows]
+    answer_rates_with(found, monkeypatch)
+    assert explained in summarise_run(home, "all").markdown
+
+
+def test_the_long_list_of_places_is_folded(home):
+    text = summarise_run(home, "all").markdown
+    title, listed = re.search(r"<details>\n<summary>(.*)</summary>\n\n(.*)\n\n</details>", text, re.DOTALL).groups()
+    assert title == f"{len(listed.splitlines())} files and folders"
+    assert all(line.startswith("- ") for line in listed.splitlines()) and len(listed.splitlines()) > 10
+
+
 def test_numbers_that_do_not_exist_are_dashes_in_the_text_and_null_in_the_rows(home, monkeypatch):
     """A table artifact is JSON, which has neither NaN nor infinity."""
     rows = run_query(home, summarise_run(home, "srpo").sql).to_pylist()
     spoiled = [rows[0] | {"win_rate": math.nan}, rows[1] | {"ci_low": math.inf}, rows[2] | {"win_rate": None}]
 
-    class Spoiled:
-        def to_pylist(self):
-            return spoiled
-
-    query = run_summary.run_query
-    monkeypatch.setattr(run_summary, "run_query", lambda home, sql: Spoiled() if "ci_low" in sql else query(home, sql))
+    answer_rates_with(spoiled, monkeypatch)
     summary = summarise_run(home, "srpo")
     assert (summary.rows[0]["win_rate"], summary.rows[1]["ci_low"]) == (None, None)
     (cells,) = lines_of(summary.markdown, "| srpo | id ")

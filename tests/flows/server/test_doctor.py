@@ -18,10 +18,10 @@ from prefect.states import Crashed, Late, Running
 from flows.cli import main
 from flows.server import deployment_checks, run_checks
 from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations
-from flows.server.check import Check
-from flows.server.checks import check_installation
+from flows.server.check_line import Check
 from flows.server.deployment_checks import STEP, check_deployments, check_scheduler
 from flows.server.deployments import CHECKOUT, DEVICE_QUEUE, FILE, POOL, Deployment
+from flows.server.installation_checks import check_installation
 from flows.server.key_checks import check_keys
 from flows.server.run_checks import check_runs, check_silent_runs, open_runs
 from flows.server.set_up import find_queue
@@ -44,10 +44,12 @@ def test_doctor_finds_everything_in_order(served, wanted, capsys, monkeypatch):
 def test_doctor_finds_the_server_of_the_home_where_none_is_configured(served, capsys, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", "/nowhere")
-    monkeypatch.setattr("flows.server.checks.check_installation", lambda environment: iter(()))
+    monkeypatch.setattr("flows.server.installation_checks.check_installation", lambda environment: iter(()))
     main(["doctor", "--home", str(served.home), "--json"])
-    (server,) = [one for one in json.loads(capsys.readouterr().out)["checks"] if one["name"] == "prefect server"]
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    server, log = ([one for one in checks if one["name"] == name][0] for name in ("prefect server", "server log"))
     assert (server["status"], server["found"]) == ("ok", served.environment["PREFECT_API_URL"])
+    assert log["status"] in ("ok", "absent")
 
 
 def statuses(client: SyncPrefectClient, wanted: list[Deployment]) -> dict[str, str]:

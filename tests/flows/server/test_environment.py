@@ -3,6 +3,7 @@
 import stat
 
 import pytest
+from prefect.settings import Settings
 
 from flows.server.database import require_database
 from flows.server.environment import address, client_environment, served_url, server_environment, write_profile
@@ -38,6 +39,16 @@ def test_a_persons_settings_win_but_for_where_the_server_is(tmp_path):
     assert own["PREFECT_WORKER_QUERY_SECONDS"] == "7"
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
     assert own["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+
+
+def test_prefect_reads_the_settings_that_an_installation_makes(tmp_path, monkeypatch):
+    """One that is misspelt would be left out without a word."""
+    for name, value in server_environment(tmp_path, "127.0.0.1", 4200, "", {}).items():
+        monkeypatch.setenv(name, value)
+    found = Settings()
+    assert (found.server.services.event_persister.batch_size, found.flows.heartbeat_frequency) == (200, 30)
+    assert (found.worker.query_seconds, found.server.analytics_enabled) == (2, False)
+    assert found.server.ui.show_promotional_content is False and found.results.default_serializer == "json"
 
 
 def test_browsers_of_other_machines_ask_the_address_they_opened(tmp_path):

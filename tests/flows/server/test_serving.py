@@ -10,6 +10,7 @@ from prefect.states import Pending, Running
 from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations, guards
 from flows.server.deployments import DEVICE_QUEUE, OTHER_QUEUE, POOL, TAG
 from flows.server.environment import state_folder
+from flows.server.left_runs import tell_of_left_runs
 from flows.server.set_up import find_queue
 from tests.flows.server.live_server import beat, run_in, state_of, stored
 from tests.flows.server.serve_process import start_serving, wait_for
@@ -99,6 +100,25 @@ def test_a_silent_run_and_one_that_never_begins_are_marked_and_one_that_beats_is
             for run, said in ((silent, "No sign of life for 10 s"), (stranded, "Not begun within")):
                 state = state_of(client, run.id)
                 assert (state.type, said in state.message, "Press Retry" in state.message) == (StateType.CRASHED, True, True)
+            assert state_of(client, alive.id).is_running()
+    finally:
+        ensure_guards(client)
+
+
+def test_a_run_left_by_a_server_that_was_away_for_long_is_marked_and_one_that_lives_is_not(client):
+    """What the guards waited for is forgotten by then, as if these runs had never given a sign."""
+    ensure_guards(client, Windows(running=10, pending=10))
+    try:
+        with run_in(client, Running()) as left, run_in(client, Running()) as alive:
+            assert tell_of_left_runs(client) == 2
+
+            def ended() -> bool:
+                beat(client, alive)
+                time.sleep(1)
+                return state_of(client, left.id).is_final()
+
+            wait_for(ended, 40, "the automation")
+            assert "No sign of life for 10 s" in state_of(client, left.id).message
             assert state_of(client, alive.id).is_running()
     finally:
         ensure_guards(client)

@@ -17,7 +17,7 @@ from srpo_core.scoring.length_control import (
     fit_logistic,
     length_controlled_win_rate,
     length_feature,
-    predict_length_controlled,
+    rates_at_equal_length,
 )
 from srpo_core.scoring.resampling import cluster_draws
 from srpo_core.scoring.win_rate import t_quantile
@@ -63,7 +63,9 @@ def test_the_prediction_from_published_weights_is_the_published_figure(variant):
     published = json.loads(real_file("scorer/alpaca_eval_2_published.json").read_text(encoding="utf-8"))[variant]
     weights = published["lc_weights"]
     difficulty = columns["instruction_difficulty"].astype(float)
-    rate = predict_length_controlled(difficulty, weights["instruction_difficulty"], weights["not_gamed_baseline.astype(float)"])
+    length = 12.0  # whatever its weight
+    given = np.array([[weights["not_gamed_baseline.astype(float)"], length, weights["instruction_difficulty"]]])
+    (rate,) = rates_at_equal_length(given, difficulty[None], np.ones((1, difficulty.size)))
     assert 100 * rate == pytest.approx(published["length_controlled_winrate"], abs=1e-6)
 
 

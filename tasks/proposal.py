@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from srpo_core.scoring.promotion import Comparison
 from srpo_core.scoring.win_rate import without_nan
 from storage.artifact import Artifact
-from tasks.retraining import Standing
+from tasks.standing import Standing
 
 Row = dict[str, Any]
 
@@ -40,18 +40,14 @@ class Proposal(NamedTuple):
             return f"on the screening prompts against {against}, {self.screening.reason}"
         return f"at look {self.look['comparison']} at the confirmation prompts against {against}, {self.confirmation.reason}"
 
-    @property
-    def decisive(self) -> Comparison:
-        """The comparison that decides."""
-        return self.confirmation or self.screening
-
     def evidence(self) -> str:
         """All numbers as JSON."""
         compared = {"screening": self.screening, "confirmation": self.confirmation}
         facts = {
             "challenger": self.challenger.fingerprint,
             "compared_with": self.champion.fingerprint,
-            "new_pairs": self.standing.new_pairs,
+            "new_pairs": self.standing.changes.new,
+            "withdrawn_pairs": self.standing.changes.withdrawn,
             "curves": self.curves,
         }
         return json.dumps(

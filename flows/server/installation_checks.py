@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.server.automations import Windows
-from flows.server.check import Check
+from flows.server.check_line import Check
 from flows.server.deployment_checks import check_deployments
 from flows.server.deployments import FILE, read_deployments
 from flows.server.key_checks import check_keys
