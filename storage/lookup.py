@@ -144,6 +144,10 @@ def _entry_number(home: Path, wanted: str) -> str:
     numbers = [str(entry["entry"]) for entry in read_registry(home)]
     number = wanted.removeprefix("registry/")
     if number not in numbers:
+        if not numbers:
+            raise UnusableInput(
+                f"expected an entry of the registry, found none in {home}: no decision was made yet; `srpo promote` makes one"
+            )
         raise UnusableInput(
             f"expected the number of an entry of the registry (1 to {len(numbers)}), found {number!r}; correct it"
         )

@@ -170,7 +170,7 @@ def _require_free(host: str, port: int) -> None:
             probe.bind(place)
     except OSError as error:
         where = address(host, port)
-        advice = f"set PREFECT_API_URL={where}/api to use it" if answers(f"{where}/api") else "name another with --port"
+        advice = f"set PREFECT_API_URL={where}/api to use it" if answers(f"{where}/api") else "name another with --host or --port"
         found = "a Prefect server there" if answers(f"{where}/api") else str(error.strerror or error)
         raise InputError(f"expected to listen on {host} port {port}, found {found}; {advice}") from error
 

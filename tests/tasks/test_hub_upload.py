@@ -23,6 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 def use(patch: pytest.MonkeyPatch, url: str, token: str) -> None:
     patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)  # whatever the environment says: the hub of the test is here
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # a protocol of the hub's own, with servers of its own
     patch.setenv("HF_TOKEN", token)
 

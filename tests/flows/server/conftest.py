@@ -1,4 +1,4 @@
-"""One running `srpo serve` for the tests of this folder; the last of them, in test_serving.py, ends it."""
+"""One running `srpo serve` for the tests of this folder, and another where a test has ended it."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,20 @@ from tests.flows.server.serve_process import Served, end, start_serving, wait_un
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    running = start_serving(tmp_path_factory.mktemp("serve"))
-    try:
-        wait_until_served(running)
-        yield running
-    finally:
-        end(running)
+def servings() -> Iterator[list[Served]]:
+    """All that were started, newest last."""
+    started: list[Served] = []
+    yield started
+    for one in started:
+        end(one)
+
+
+@pytest.fixture
+def served(servings: list[Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    if not servings or servings[-1].process.poll() is not None:
+        servings.append(start_serving(tmp_path_factory.mktemp("serve")))
+        wait_until_served(servings[-1])
+    return servings[-1]
 
 
 @pytest.fixture
