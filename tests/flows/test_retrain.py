@@ -87,11 +87,14 @@ def client(story) -> Iterator[SyncPrefectClient]:
         yield connection
 
 
-def events(client: SyncPrefectClient, name: str, count: int = 0) -> list[ReceivedEvent]:
-    """The events of that name; waits until there are `count`, for the server writes them down seconds after it took them."""
+def events_of(client: SyncPrefectClient, home: Path, name: str, count: int) -> list[ReceivedEvent]:
+    """The events of that name about a home, `count` of them or more: the server writes them down seconds after it took them.
+
+    Other tests may tell of other homes on the same server.
+    """
     until, wanted = time.monotonic() + 20, EventFilter(event=EventNameFilter(name=[name]))
     while True:
-        found = client.read_events(wanted, limit=50).events
+        found = [one for one in client.read_events(wanted, limit=50).events if one.payload.get("home") == str(home)]
         if len(found) >= count or time.monotonic() > until:
             return found
         time.sleep(0.2)
@@ -186,21 +189,12 @@ def test_the_decision_stands_in_the_ui_with_curves_guards_and_the_sql(story, cli
 
 
 def test_promotions_and_rejections_are_told_as_events(story, client):
-    def of_this_home(name: str, count: int) -> list[ReceivedEvent]:
-        """Other tests may tell of other homes on the same server."""
-        until = time.monotonic() + 20
-        while True:
-            found = [one for one in events(client, name) if one.payload.get("home") == str(story.home)]
-            if len(found) >= count or time.monotonic() > until:
-                return found
-            time.sleep(0.2)
-
-    promoted = {event.resource.id for event in of_this_home("srpo.policy.promoted", 2)}
+    promoted = {event.resource.id for event in events_of(client, story.home, "srpo.policy.promoted", 2)}
     entries = read_registry(story.home)
     assert {f"srpo.policy.{entries[1]['policy_id']}", f"srpo.policy.{entries[4]['policy_id']}"} <= promoted
-    (rejected,) = of_this_home("srpo.policy.rejected", 1)
+    (rejected,) = events_of(client, story.home, "srpo.policy.rejected", 1)
     assert rejected.payload["reason"] == entries[2]["reason"]
-    assert [one.payload["event"] for one in of_this_home("srpo.policy.rolled_back", 1)] == ["rolled_back"]
+    assert [one.payload["event"] for one in events_of(client, story.home, "srpo.policy.rolled_back", 1)] == ["rolled_back"]
 
 
 def test_commands_take_the_word_champion_and_tell_who_it_is(story, capsys):
@@ -311,16 +305,13 @@ def test_new_pairs_start_a_retraining_when_ingest_tells_of_them_and_not_when_a_r
     config = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     (given,) = [trigger for one in config["deployments"] for trigger in one.get("triggers", [])]
     trigger = EventTrigger.model_validate({name: value for name, value in given.items() if name not in ("name", "parameters")})
-    told = events(client, "srpo.preferences.ingested", 3)
+    of_retraining = events_of(client, story.home, "srpo.preferences.ingested", 3)
     world = SmallWorld(tmp_path)
     world.add_pairs("new", 8)
     source = PreferenceSourceSettings(paths=[str(tmp_path / "pairs")]).model_dump(mode="json")
     flow_run = deployed_run(client, ingest_pairs, "ingest", {"source": source, "home": str(tmp_path / "home")})
     assert work_on(client, ingest_pairs, flow_run).is_completed()
-    known = {event.id for event in told}
-    new = events(client, "srpo.preferences.ingested", len(told) + 1)
-    (ingested,) = [event for event in new if event.id not in known]
+    (ingested,) = events_of(client, tmp_path / "home", "srpo.preferences.ingested", 1)
     assert trigger.covers(ServerEvent.model_validate(ingested.model_dump()))
-    of_retraining = [event for event in told if event.payload["home"] == str(story.home)]
     assert of_retraining  # a retraining reads the new files itself
     assert not any(trigger.covers(ServerEvent.model_validate(event.model_dump())) for event in of_retraining)
