@@ -252,7 +252,10 @@ launch.run_jobs("train", [any_job(Path({str(tmp_path)!r}))], resources(), Path({
 
 def test_workers_of_an_attempt_that_lost_its_parent_end_before_the_next_begins(tmp_path: Path, worker: Any) -> None:
     """Else two would write into one folder: the lease went with the parent."""
-    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", str(tmp_path / "jobs.json")])
+    script = "import time; print('begun', flush=True); time.sleep(120)"
+    orphan = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "jobs.json")], stdout=subprocess.PIPE)
+    assert orphan.stdout is not None
+    assert orphan.stdout.readline() == b"begun\n"  # a process that is still starting has no arguments by which it is known
     worker("print('fine')")
     run(tmp_path)
     assert orphan.wait(1) == -signal.SIGTERM

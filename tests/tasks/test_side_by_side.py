@@ -56,13 +56,23 @@ def test_the_first_error_is_raised_and_ends_what_does_not_come_back_soon(monkeyp
 
 def test_what_is_under_way_when_another_fails_comes_back() -> None:
     """A request in flight may be paid for."""
+    under_way, failed = threading.Event(), threading.Event()
     came_back: list[str] = []
 
+    async def request() -> str:
+        under_way.set()
+        while not failed.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        return "answer"
+
     def paid() -> str:
-        came_back.append(waiting(0.4, "answer")())
+        came_back.append(asyncio.run(stoppable(request())))
         return ""
 
     def broken() -> str:
+        under_way.wait()
+        failed.set()
         raise WorkFailed("the judge is down")
 
     with pytest.raises(WorkFailed, match="the judge is down"):
@@ -72,14 +82,19 @@ def test_what_is_under_way_when_another_fails_comes_back() -> None:
 
 def test_what_has_not_begun_when_the_work_ends_does_not_begin() -> None:
     begun: list[str] = []
+    failed = threading.Event()
 
     def chain() -> str:
-        time.sleep(0.3)
-        raise_if_stopped()
+        failed.wait()
+        until = time.monotonic() + 5
+        while time.monotonic() < until:  # the caller has to hear of the failure first
+            raise_if_stopped()
+            time.sleep(0.01)
         begun.append("second")
         return ""
 
     def broken() -> str:
+        failed.set()
         raise WorkFailed("the judge is down")
 
     with pytest.raises(WorkFailed, match="the judge is down"):
