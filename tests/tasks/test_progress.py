@@ -134,7 +134,7 @@ def test_a_server_that_hangs_does_not_hold_up_the_work(monkeypatch: pytest.Monke
     with ProgressDisplay("train") as display:
         for done in range(1, 101):
             display.update("srpo", done, 100, "steps")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15  # the server hangs for 30
     released.set()
 
 

@@ -25,10 +25,17 @@ def waiting(seconds: float, result: str = "") -> Callable[[], str]:
     return lambda: asyncio.run(stoppable(wait()))
 
 
-def test_results_come_in_the_order_of_the_pieces_after_the_time_of_the_longest() -> None:
-    began = time.monotonic()
-    assert side_by_side([waiting(0.5, "slow"), waiting(0.1, "quick"), waiting(0.3, "middle")]) == ["slow", "quick", "middle"]
-    assert time.monotonic() - began < 0.8  # in turn: 0.9
+def test_pieces_are_under_way_at_once_and_their_results_come_in_the_order_of_the_pieces() -> None:
+    meeting = threading.Barrier(3)  # that none passes alone
+
+    def piece(seconds: float, result: str) -> Callable[[], str]:
+        def work() -> str:
+            meeting.wait(30)
+            return waiting(seconds, result)()
+
+        return work
+
+    assert side_by_side([piece(0.3, "slow"), piece(0.0, "quick"), piece(0.1, "middle")]) == ["slow", "quick", "middle"]
 
 
 def test_the_first_error_is_raised_and_ends_what_does_not_come_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +56,7 @@ def test_the_first_error_is_raised_and_ends_what_does_not_come_back_soon(monkeyp
     began = time.monotonic()
     with pytest.raises(InputError, match="expected a preset"):
         side_by_side([long, broken, long])
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert [type(error) for error in ended] == [WorkFailed, WorkFailed]
     assert "stopped, because other work beside it ended first" in str(ended[0])
 
@@ -115,7 +122,7 @@ def test_a_signal_that_reaches_the_caller_ends_all_pieces() -> None:
         began = time.monotonic()
         with pytest.raises(Ended):
             side_by_side([waiting(60), waiting(60)])
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("piece")]

@@ -72,6 +72,6 @@ def test_the_refusal_comes_at_once_however_long_a_writer_may_wait(tmp_path: Path
     began = time.monotonic()
     with pytest.raises(sqlite3.OperationalError, match="database is locked"):
         reader.execute("INSERT INTO t VALUES (2)")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # half of what it may wait
     reader.close()
     writer.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 from srpo_core.judging.shared_slots import SharedSlots
 
@@ -79,6 +78,4 @@ def test_a_loop_that_ended_while_it_waited_is_passed_over() -> None:
 
     asyncio.run(give_up())
     slots.give_back()
-    began = time.monotonic()
     asyncio.run(asyncio.wait_for(slots.take(), 5))
-    assert time.monotonic() - began < 1
