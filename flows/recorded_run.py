@@ -8,7 +8,7 @@ record, however many attempts it took.
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ def run_with_record(
     home: Path,
     stage: Stage,
     *,
+    used: Sequence[Artifact] = (),
     prefect_run: str | None = None,
     deployment: str | None = None,
 ) -> str:
     """Do `body`, which is given what to make its stages with, then publish and report; the run's id.
+
+    `used` are artifacts that the run stands on and that were there before its first stage.
 
     The record says running from the start on, and at the end completed, failed or cancelled, with the sentence that says why.
     """
@@ -46,7 +49,7 @@ def run_with_record(
     with holding(home, run_id):
         earlier = read_run(home, run_id) if known else {}  # only now: an earlier attempt may have written until it let go
         facts |= {"started_at": earlier.get("started_at") or utc_now(), "earlier": earlier.get("stages", [])}
-        stages = _RecordedStages(stage, earlier.get("timings") or [], partial(record_run, home, run_id, **facts))
+        stages = _RecordedStages(stage, used, earlier.get("timings") or [], partial(record_run, home, run_id, **facts))
         try:
             stages.record("running")
             body(stages.stage)
@@ -67,11 +70,11 @@ def _new_run_id() -> str:
 class _RecordedStages:
     """Stages that are written into the run's record when they begin and when they end, also where several are at work at once."""
 
-    def __init__(self, stage: Stage, timings: list[Row], write: Callable[..., object]) -> None:
+    def __init__(self, stage: Stage, used: Sequence[Artifact], timings: list[Row], write: Callable[..., object]) -> None:
         """`timings`: what earlier attempts took; `write` is `record_run` of this run."""
         self._stage, self._write = stage, write
         self._ended, self._at_work = timings, list[Row]()
-        self._places: list[list[Artifact]] = []
+        self._places = [list(used)]
         self._failed = ""
         self._lock = threading.Lock()
 
@@ -85,7 +88,8 @@ class _RecordedStages:
         def run(*args: Any, **options: Any) -> Any:
             call: Row = {"stage": name, "seconds": None, "artifacts": []}
             began = time.monotonic()
-            self._at_work.append(call)
+            with self._lock:
+                self._at_work.append(call)
             self.record("running")
             try:
                 result = staged(*args, **options)
@@ -97,8 +101,9 @@ class _RecordedStages:
                 raise
             finally:
                 call["seconds"] = round(time.monotonic() - began, 1)
-                self._ended.append(call)
-                self._at_work[:] = [one for one in self._at_work if one is not call]
+                with self._lock:
+                    self._ended.append(call)
+                    self._at_work = [one for one in self._at_work if one is not call]
             self.record("running")
             return result
 

@@ -17,10 +17,10 @@ from prefect.input import RunInput
 from prefect.states import Completed, State
 from pydantic import Field, ValidationError
 
-from flows.under_prefect.events import POLICY_PROMOTED, POLICY_REJECTED, announce
+from flows.under_prefect.events import POLICY_PROMOTED, POLICY_REJECTED, announce_decision
 from flows.under_prefect.forms import form
 from flows.under_prefect.run_tags import name_run, tag_run
-from flows.under_prefect.stage_artifacts import show_run
+from flows.under_prefect.stage_artifacts import show_run, store_artifact
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder
 from srpo_core.settings.retraining import RetrainSettings
 
@@ -60,8 +60,8 @@ def retrain_on_new_data(settings: RetrainSettings, home: str = "") -> State[Any]
         deployment=runtime.deployment.name,
     )
     if outcome.entry is not None:
-        _show(outcome, folder)
-        _announce(outcome, folder)
+        announce_decision(POLICY_PROMOTED if outcome.event == "promoted" else POLICY_REJECTED, outcome.entry, folder)
+        _show(outcome, outcome.entry, folder)
     return Completed(name=STATE_NAMES[outcome.event], message=outcome.message)
 
 
@@ -97,13 +97,19 @@ def _is_open(flow_run_id: str) -> bool:
     return state is not None and not state.is_final()
 
 
-def _show(outcome: "Outcome", home: Path) -> None:
-    """The decision with all its numbers, and beside it the run's win rates; each with a history by its key."""
-    from tasks.proposal import proposal_markdown
+def _show(outcome: "Outcome", entry: dict[str, Any], home: Path) -> None:
+    """The decision with its numbers, and beside it the run's win rates; each with a history by its key.
 
-    if outcome.proposal is not None and outcome.entry is not None:
-        text = proposal_markdown(outcome.proposal, STATE_NAMES[outcome.event], _facts(outcome.entry))
-        create_markdown_artifact(text, key="retraining", description=outcome.message)
+    A run that is retried after it decided has the numbers in the registry alone.
+    """
+    from tasks.proposal import decision_markdown, proposal_markdown
+
+    title, facts = STATE_NAMES[outcome.event], _facts(entry)
+    if outcome.proposal is None:
+        text = decision_markdown(title, outcome.message, facts)
+    else:
+        text = proposal_markdown(outcome.proposal, title, facts)
+    store_artifact(create_markdown_artifact, text, "retraining", outcome.message)
     show_run(home, str(outcome.run_id))
 
 
@@ -116,12 +122,3 @@ def _facts(entry: dict[str, Any]) -> dict[str, Any]:
         "error level spent by all looks": f"{entry['cumulative_level']:.4f}",
         "by SQL": f"`SELECT * FROM registry WHERE entry = {entry['entry']}`",
     }
-
-
-def _announce(outcome: "Outcome", home: Path) -> None:
-    """Tell people's own automations."""
-    entry = outcome.entry or {}
-    name = POLICY_PROMOTED if outcome.event == "promoted" else POLICY_REJECTED
-    told = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason", "run_id", "cumulative_level")
-    payload = {column: entry[column] for column in told} | {"home": str(home)}
-    announce(name, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{home}:{entry['key']}")

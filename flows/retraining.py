@@ -103,7 +103,7 @@ def retrain(
     def body(kept: Stage) -> None:
         proposals.append(_propose(settings, preferences, standing, home, kept, about))
 
-    run_id = run_with_record(body, settings.pipeline, home, stage, **about)
+    run_id = run_with_record(body, settings.pipeline, home, stage, used=[preferences], **about)
     with _ending_recorded(run_id, home):
         entry = _decide(proposals[0], run_id, home, approve if settings.promotion.require_approval else None, about)
         return _publish(_outcome(entry, proposals[0]), home, stage)

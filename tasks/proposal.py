@@ -69,12 +69,17 @@ def proposal_markdown(proposal: Proposal, title: str, limits: Mapping[str, Any])
     """The decision's numbers as Markdown; `limits` are facts to state below the title, such as the registry's entry."""
     challenger, champion = proposal.challenger, proposal.champion
     role = "champion" if proposal.standing.champion_id else "reference (there is no champion yet)"
-    lines = [f"# {title}", f"Challenger `{challenger.fingerprint}` against {role} `{champion.fingerprint}`: {proposal.reason}."]
-    lines.append("\n".join(f"- {name}: {value}" for name, value in limits.items()))
+    reason = f"Challenger `{challenger.fingerprint}` against {role} `{champion.fingerprint}`: {proposal.reason}"
+    lines = [decision_markdown(title, reason, limits)]
     for name, compared in (("Screening", proposal.screening), ("Confirmation", proposal.confirmation)):
         if compared is not None:
             lines += [f"## {name}", _differences(compared), _guards(compared), _curves(proposal.curves[name.lower()])]
-    return "\n\n".join(line for line in lines if line)
+    return "\n\n".join(lines)
+
+
+def decision_markdown(title: str, reason: str, facts: Mapping[str, Any]) -> str:
+    """A decision without its tables: why, and the facts about it."""
+    return "\n\n".join([f"# {title}", f"{reason}.", "\n".join(f"- {name}: {value}" for name, value in facts.items())])
 
 
 def _differences(compared: Comparison) -> str:

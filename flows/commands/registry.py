@@ -89,11 +89,9 @@ def _require_reason(reason: str) -> None:
 
 def _finish(entry: dict[str, Any], event: str, command: str, place: Any, as_json: bool) -> None:
     """Tell people's own automations, where there is a server, and print the entry."""
-    from flows.under_prefect.events import announce
+    from flows.under_prefect.events import announce_decision
 
-    columns = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason")
-    payload = {name: entry[name] for name in columns} | {"home": str(place)}
-    announce(event, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{place}:{entry['key']}", command=command)
+    announce_decision(event, entry, place, command)
     if as_json:
         print_json(_with_evidence(entry))
     else:

@@ -16,9 +16,11 @@ import logging
 import os
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
+from flows.endings import EXPECTED
 from flows.inputs import HOME_VARIABLE, open_home
 
 if TYPE_CHECKING:
@@ -93,11 +95,22 @@ def tell_of_failure(flow: "Flow[Any, Any]", flow_run: "FlowRun", state: "State[A
     is_of_stage = stage in _stages and state.is_failed()  # a crash was no stage's doing, nor is every colon one's
     facts = {"flow": flow.name, "flow_run_id": str(flow_run.id), "flow_run_name": flow_run.name, "state": state.name}
     facts |= {"message": message, "stage": stage if is_of_stage else None, "reason": reason if is_of_stage else message}
-    home = open_home(str((flow_run.parameters or {}).get("home") or os.environ.get(HOME_VARIABLE, "")))
-    record = find_run(home, str(flow_run.id))
-    run_id = record["run_id"] if record else str(flow_run.id)
+    home, run_id = str((flow_run.parameters or {}).get("home") or os.environ.get(HOME_VARIABLE, "")), str(flow_run.id)
+    try:
+        folder = open_home(home)
+        home, record = str(folder), find_run(folder, run_id)
+        run_id = record["run_id"] if record else run_id
+    except (*EXPECTED, OSError) as error:  # a home or a record that nobody can use must not silence the event
+        logger.warning("the record of flow run %s was not read: %s", flow_run.id, error)
     key = f"{flow_run.id}:{state.id}"
-    announce(RUN_FAILED, resource=f"srpo.run.{run_id}", payload=facts | {"run_id": run_id, "home": str(home)}, key=key)
+    announce(RUN_FAILED, resource=f"srpo.run.{run_id}", payload=facts | {"run_id": run_id, "home": home}, key=key)
+
+
+def announce_decision(name: str, entry: dict[str, Any], home: Path, command: str | None = None) -> None:
+    """Announce an entry of the registry about the policy that it is about. `command`: as `announce` takes it."""
+    columns = ("entry", "event", "policy_id", "champion_id", "previous_champion_id", "by", "reason", "run_id", "cumulative_level")
+    payload = {column: entry[column] for column in columns} | {"home": str(home)}
+    announce(name, resource=f"srpo.policy.{entry['policy_id']}", payload=payload, key=f"{home}:{entry['key']}", command=command)
 
 
 def know_stage(name: str) -> None:

@@ -20,9 +20,10 @@ def show_run(home: Path, run_id: str) -> None:
     from tasks.run_summary import summarise_run
 
     summary = summarise_run(home, run_id)
-    _create(create_markdown_artifact, summary.markdown, "win-rates", f"Win rates of run {run_id}")
+    store_artifact(create_markdown_artifact, summary.markdown, "win-rates", f"Win rates of run {run_id}")
     rows = f"Win rates of run {run_id}: a row for each policy, evaluation set and revision, from 0 to 1 with 95 % intervals"
-    _create(create_table_artifact, summary.rows, "win-rates-table", f"{rows}. The SQL that gives them is on the page win-rates.")
+    told = f"{rows}. The SQL that gives them is on the page win-rates."
+    store_artifact(create_table_artifact, summary.rows, "win-rates-table", told)
 
 
 def show_made(artifacts: "Sequence[Artifact]") -> list[str]:
@@ -36,7 +37,7 @@ def show_made(artifacts: "Sequence[Artifact]") -> list[str]:
     ids = [one.fingerprint for one in artifacts]
     if artifacts:
         text = describe_artifacts(artifacts, began)
-        _create(create_markdown_artifact, text, artifact_key("made", *stages), f"{', '.join(stages)}: {', '.join(ids)}")
+        store_artifact(create_markdown_artifact, text, artifact_key("made", *stages), f"{', '.join(stages)}: {', '.join(ids)}")
     return ids
 
 
@@ -44,10 +45,10 @@ def show_published(database: Path, report: Path) -> None:
     """Put where the published results are into the UI."""
     from tasks.stage_summary import describe_published
 
-    _create(create_markdown_artifact, describe_published(database, report), "made-results", str(database))
+    store_artifact(create_markdown_artifact, describe_published(database, report), "made-results", str(database))
 
 
-def _create(create: Callable[..., Any], content: Any, key: str, description: str) -> None:
+def store_artifact(create: Callable[..., Any], content: Any, key: str, description: str) -> None:
     """A server that is away does not fail a flow whose work is done."""
     try:
         create(content, key=key, description=description)

@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Crashed, Failed, State
 from prefect.tasks import exponential_backoff
 
 from flows.endings import AGAIN, EXPECTED, unforeseen
-from flows.inputs import HOME_VARIABLE, find_input, open_home
+from flows.inputs import HOME_VARIABLE, open_home
 from flows.stage_lines import with_line
 from flows.under_prefect.asset_events import emit_assets
 from flows.under_prefect.cancellation import CANCELLED, ends_when_cancelled, is_cancelled
@@ -180,6 +180,7 @@ def _failed_by_a_transient_fault(stage_task: Any, task_run: Any, state: State[An
 def _title(stage: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> str:
     """The stage's name and what it works on: an evaluation set, methods, or the policy whose completions are judged."""
     from storage.artifact import Artifact
+    from storage.names import name_artifact
 
     arguments = inspect.signature(stage).bind(*args, **options).arguments
     settings, completions = arguments.get("settings"), arguments.get("completions")
@@ -189,14 +190,6 @@ def _title(stage: Callable[..., Any], args: tuple[Any, ...], options: dict[str, 
     elif isinstance(settings, list):
         subject = ", ".join(one.method for one in settings)
     elif isinstance(completions, Artifact):
-        subject = _judged(completions, arguments["home"])
+        subject = name_artifact(completions)
     name = stage.__name__.replace("_", " ")
     return f"{name}: {subject}" if subject else name
-
-
-def _judged(completions: "Artifact", home: Path) -> str:
-    policy, prompts = (
-        find_input(home, stage, completions.manifest["parents"][name]["fingerprint"])
-        for name, stage in (("policy", "policies"), ("prompts", "prompts"))
-    )
-    return f"{policy.info['name']} on {prompts.settings['name']}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import ReceivedEvent
@@ -24,9 +24,12 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent as ServerEvent
 from prefect.states import Failed, Scheduled, State
 
+from flows import retrain as retrain_flow
+from flows import retraining
 from flows.cli import main
 from flows.ingest import ingest_pairs
 from flows.retrain import retrain_on_new_data
+from flows.retraining import Outcome
 from srpo_core.errors import InputError
 from srpo_core.settings.data import PreferenceSourceSettings
 from storage.artifact import list_artifacts
@@ -165,7 +168,7 @@ def test_the_two_parts_are_sets_of_their_own_in_sql(story):
     assert [row["eval_set"] for row in rows] == ["id:confirmation", "id:screening"]
 
 
-@pytest.mark.parametrize("question", ["worst_prompts", "prompts_getting_worse", "largest_disagreements"])
+@pytest.mark.parametrize("question", ["worst_prompts", "prompts_getting_worse", "largest_disagreements", "judge_against_gold"])
 def test_stored_questions_about_single_prompts_show_none_that_are_kept_for_confirmation(story, question):
     assert "id:confirmation" not in ask_query(story.home, question)["eval_set"].to_pylist()
     if question == "worst_prompts":
@@ -186,6 +189,34 @@ def test_the_decision_stands_in_the_ui_with_curves_guards_and_the_sql(story, cli
     text = next(text for text in texts if "# Promoted" in text)
     assert "## Screening" in text and "## Confirmation" in text and "| length on id:screening |" in text
     assert "| id:confirmation | challenger |" in text and "SELECT * FROM registry WHERE entry" in text
+
+
+def decided_before(story: Story) -> Outcome:
+    """What a run finds that is retried after it has decided."""
+    entry = read_registry(story.home)[4]
+    return Outcome("promoted", f"Promoted {entry['policy_id']}: {entry['reason']}", entry["run_id"], None, entry)
+
+
+def test_a_run_that_is_retried_after_its_decision_shows_it_again(story, client, monkeypatch):
+    monkeypatch.setattr(retraining, "retrain", lambda *_, **__: decided_before(story))
+    state = retrain_on_new_data(story.world.settings(story.judge_url, num_steps=60), str(story.home), return_state=True)
+    wanted = ArtifactFilter(
+        key=ArtifactFilterKey(any_=["retraining"]), flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+    )
+    (page,) = client.read_artifacts(artifact_filter=wanted)
+    assert page.data.startswith("# Promoted") and "`SELECT * FROM registry WHERE entry = 5`" in page.data
+
+
+def test_a_server_that_refuses_the_page_neither_fails_the_decision_nor_silences_it(story, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the server is away")
+
+    told: list[str] = []
+    monkeypatch.setattr(retraining, "retrain", lambda *_, **__: decided_before(story))
+    monkeypatch.setattr(retrain_flow, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(retrain_flow, "announce_decision", lambda name, *_: told.append(name))
+    state = retrain_on_new_data(story.world.settings(story.judge_url, num_steps=60), str(story.home), return_state=True)
+    assert (state.name, told) == ("Promoted", ["srpo.policy.promoted"])
 
 
 def test_promotions_and_rejections_are_told_as_events(story, client):

@@ -94,7 +94,7 @@ def test_an_answer_that_never_comes_is_on_record_and_other_prompts_by_then_are_a
         retrain(settings, begun.home, as_it_is, approve=nobody, prefect_run="flow run 0")
     (record,) = [run for run in read_runs(begun.home) if run["prefect_run"] == "flow run 0"]
     assert (record["state"], record["failure"]) == ("failed", "expected an answer, found none")
-    assert {"policies", "games"} <= {one["stage"] for one in record["stages"]}
+    assert {"preferences", "policies", "games"} <= {one["stage"] for one in record["stages"]}
     begun.world.add_prompts(10)
     outcome = retrain(settings, begun.home, as_it_is, approve=lambda *_: Approval(False, "no"), prefect_run="flow run 0")
     entries = read_registry(begun.home)[before:]

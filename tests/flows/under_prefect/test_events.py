@@ -96,6 +96,7 @@ def test_a_promotion_and_a_rollback_by_hand_are_told(told_server: None, tmp_path
         (promoted,) = events_about(client, events.POLICY_PROMOTED, second)
     assert event.payload["champion_id"] == policies[0].fingerprint
     assert event.payload["reason"] == "worse after all" and promoted.payload["champion_id"] == second
+    assert {"run_id", "cumulative_level", "home"} <= event.payload.keys() == promoted.payload.keys()
 
 
 def test_each_death_of_a_run_is_told_and_blames_no_stage(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +112,17 @@ def test_each_death_of_a_run_is_told_and_blames_no_stage(server: None, tmp_path:
     assert len({key for key, _ in sent}) == 2
     assert [payload["stage"] for _, payload in sent] == [None, None]
     assert json.dumps(sent[0][1]) and sent[0][1]["reason"] == killed[0].message
+
+
+@pytest.mark.parametrize("home", ["s3://bucket/home", "torn"])
+def test_a_home_that_nobody_can_read_does_not_silence_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (tmp_path / "torn" / "runs").mkdir(parents=True)
+    (tmp_path / "torn" / "runs" / "x.json").write_text("{")
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "announce", lambda name, *, resource, payload, key: sent.append(payload))
+    asked = {"home": home if "://" in home else str(tmp_path / home)}
+    run: Any = type("Run", (), {"id": uuid4(), "name": "r", "run_count": 1, "parameters": asked})
+    events.tell_of_failure(ingest_pairs, run, State[Any](type=StateType.FAILED, message="no room left"))
+    assert [(one["home"], one["run_id"], one["message"]) for one in sent] == [(asked["home"], str(run.id), "no room left")]
