@@ -40,7 +40,7 @@ benchmarks: install-dev  ## speed against plain sequences, TRL and the bound, as
 	for name in training reference generation; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --out build/benchmarks/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.memory --sides sum chunked --out build/benchmarks/memory.json
-	for name in judging coverage ingestion results overhead; do $(BIN)/python -m benchmarks.$$name --json > build/benchmarks/$$name.json || exit 1; done
+	for name in judging coverage promotion ingestion results overhead; do $(BIN)/python -m benchmarks.$$name --json > build/benchmarks/$$name.json || exit 1; done
 
 install: $(VENV)/.installed  ## make .venv with the pinned versions
 install-dev: $(VENV)/.installed-dev  ## ... and the tools of the tests

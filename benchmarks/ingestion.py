@@ -10,16 +10,16 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.in_turns import WORDS, in_turns, timed
 from srpo_core.settings.data import PreferenceSourceSettings
 from tasks.preferences import ingest_preferences
 
 FILES = 20
-WORDS = "amber basin cedar delta ember fjord grove haven inlet jetty knoll ledge marsh notch ocean pines".split()
 PROMPT_WORDS, COMPLETION_WORDS = 250, 35  # as in TL;DR
 
 
@@ -43,12 +43,7 @@ def measure(pairs_per_file: int, repeats: int) -> dict[str, Any]:
         for number in range(FILES):
             _write_file(sources, number, pairs_per_file)
         size = sum(file.stat().st_size for file in sources.iterdir())
-        seconds: dict[str, list[float]] = {name: [] for name in SIDES}
-        for number in range(repeats + 1):
-            for name in SIDES if number % 2 else reversed(SIDES):
-                took = _in_fresh_folder(SIDES[name], sources)
-                if number:
-                    seconds[name].append(took)
+        seconds = in_turns({name: partial(_in_fresh_folder, side, sources) for name, side in SIDES.items()}, repeats)
         again = _again(sources, pairs_per_file)
     pairs = FILES * pairs_per_file
     over = {
@@ -89,22 +84,16 @@ def _again(sources: Path, pairs_per_file: int) -> dict[str, float]:
     """The same home once more with nothing new, and with one new file: shares of the first time."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        first = _timed(lambda: _ours(sources, home))
-        nothing_new = _timed(lambda: _ours(sources, home))
+        first = timed(lambda: _ours(sources, home))
+        nothing_new = timed(lambda: _ours(sources, home))
         _write_file(sources, FILES, pairs_per_file)
-        one_new = _timed(lambda: _ours(sources, home))
+        one_new = timed(lambda: _ours(sources, home))
     return {"nothing_new_over_first": nothing_new / first, "one_new_file_over_first": one_new / first}
 
 
 def _in_fresh_folder(run: Callable[[Path, Path], None], sources: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return _timed(lambda: run(sources, Path(folder)))
-
-
-def _timed(run: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+        return timed(lambda: run(sources, Path(folder)))
 
 
 def _write_file(folder: Path, number: int, pairs: int) -> None:

@@ -20,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.in_turns import WORDS, in_turns, timed
+
 LATENCY_SECONDS = 0.05
 CONCURRENCY = 64
-WORDS = "amber basin cedar delta ember fjord grove haven inlet jetty knoll ledge marsh notch ocean pines".split()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,18 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def throughput(url: str, requests: int, repeats: int) -> dict[str, Any]:
     """Seconds of `decide_games` and of the bare loop for the same requests, alternating; the first round also warms up."""
-    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
-    for number in range(repeats + 1):
-        for name in ("ours", "bare") if number % 2 else ("bare", "ours"):
-            with tempfile.TemporaryDirectory() as folder:
-                games = list(itertools.islice(_games(), requests))
-                began = time.perf_counter()
-                if name == "ours":
-                    _judge(games, url, Path(folder))
-                else:
-                    asyncio.run(_bare_loop(games, url))
-                if number:
-                    seconds[name].append(time.perf_counter() - began)
+    games = list(itertools.islice(_games(), requests))
+
+    def judged() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return timed(lambda: _judge(games, url, Path(folder)))
+
+    seconds = in_turns({"ours": judged, "bare": lambda: timed(lambda: asyncio.run(_bare_loop(games, url)))}, repeats)
     ours, bare = (statistics.median(seconds[name]) for name in ("ours", "bare"))
     return {
         "requests": requests,

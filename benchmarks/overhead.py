@@ -23,11 +23,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.in_turns import in_turns
 from flows.presets import resolve_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +40,6 @@ QUICK = [
     "methods=[srpo]",
     "diagnostics=null",
 ]
-FLOWS = "ask audit equal_compute generate ingest ingest_prompts judge publish reference retrain run train".split()
 PREFECT_ALONE = "from prefect import flow, task"
 START_SECONDS = 180.0  # for server, deployments and worker; not measured
 LONGEST_RUN = 7200.0
@@ -58,14 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure_imports(repeats: int) -> dict[str, Any]:
     """CPU seconds of Python processes that import Prefect, and all flows; the first round also warms up."""
-    modules = [f"flows.{name}" for name in FLOWS if (ROOT / "flows" / f"{name}.py").exists()]
+    deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    modules = sorted({one["entrypoint"].split(".py:")[0].replace("/", ".") for one in deployed})
     flows = f"import {', '.join(modules)}"
-    seconds: dict[str, list[float]] = {"prefect": [], "flows": []}
-    for number in range(repeats + 1):
-        for name, code in (("prefect", PREFECT_ALONE), ("flows", flows)):
-            spent = _cpu_seconds([sys.executable, "-c", code])
-            if number:
-                seconds[name].append(spent)
+    codes = {"prefect": PREFECT_ALONE, "flows": flows}
+    sides = {name: partial(_cpu_seconds, [sys.executable, "-c", code]) for name, code in codes.items()}
+    seconds = in_turns(sides, repeats)
     prefect, own = (statistics.median(seconds[name]) for name in ("prefect", "flows"))
     found = {"seconds": seconds, "prefect_seconds": prefect, "flows_seconds": own, "ratio": own / prefect}
     torch_loaded = _loads_torch(flows)

@@ -15,11 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from benchmarks.in_turns import WORDS, in_turns, timed
 from storage import parquet, schemas
 from storage.artifact import Artifact, list_artifacts, writing
 from storage.results_db import open_results, publish_snapshot
@@ -28,7 +30,6 @@ from tasks.publishing import publish_results
 
 METHODS = ("sft", "srpo", "dpo", "ipo")
 REVISIONS = 6  # drafts included
-WORDS = "amber basin cedar delta ember fjord grove haven inlet jetty knoll ledge marsh notch ocean pines".split()
 LENGTH = 40  # words of a text
 READERS = 2
 UNDISTURBED_SECONDS = 3.0
@@ -81,12 +82,7 @@ def publishing(home: Path, games: int, repeats: int) -> dict[str, Any]:
         "without_statistics": lambda: publish_snapshot(home, lambda comparisons: {}),
         "bare": lambda: _bare_load(home),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(repeats + 1):
-        for name in sides if number % 2 else reversed(sides):
-            took = _timed(sides[name])
-            if number:
-                seconds[name].append(took)
+    seconds = in_turns({name: partial(timed, side) for name, side in sides.items()}, repeats)
     publish_results(home)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     by_round = [ours / bare for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
@@ -111,7 +107,7 @@ def _bare_load(home: Path) -> None:
 def queries(home: Path, repeats: int) -> dict[str, Any]:
     """Median seconds of every stored query, opening the database included."""
     found = {
-        name: statistics.median(_timed(lambda: ask_query(home, name)) for _ in range(repeats))  # noqa: B023  (called at once)
+        name: statistics.median(timed(lambda: ask_query(home, name)) for _ in range(repeats))  # noqa: B023  (called at once)
         for name in list_queries()
     }
     slowest = sorted(found, key=lambda name: -found[name])[:3]
@@ -147,7 +143,7 @@ def _read_while(home: Path, goes_on: Callable[[], bool]) -> tuple[list[float], i
     def read() -> None:
         while goes_on():
             try:
-                seconds.append(_timed(lambda: _count(home)))
+                seconds.append(timed(lambda: _count(home)))
             except Exception as error:  # noqa: BLE001  (whatever it is, it is what is counted)
                 failures.append(error)
 
@@ -162,12 +158,6 @@ def _read_while(home: Path, goes_on: Callable[[], bool]) -> tuple[list[float], i
 def _count(home: Path) -> None:
     with open_results(home) as connection:
         connection.execute(READ).fetchall()
-
-
-def _timed(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def _put(

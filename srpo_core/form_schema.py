@@ -10,9 +10,9 @@ say the same. JSON Schema as pydantic writes it is arranged in three ways for th
 - Fields have a position, for databases that do not keep the order of names.
 """
 
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
-from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
@@ -20,6 +20,7 @@ Schema = dict[str, Any]
 ANYTHING: Schema = {}
 SOMETHING: Schema = {"not": {"type": "null"}}
 NAMES = {"integer": "number", "number": "number", "string": "text", "boolean": "yes or no", "array": "list", "null": "none"}
+AT_LEAST_ONE = "expected at least one name"
 # What limits a value and says nothing about none: checked beside the branches, so that the error names the limit.
 LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "pattern", "minItems")
 WORDS = {
@@ -154,6 +155,18 @@ class OneOfKinds:
         return schema
 
 
+class _ChecksTheMinimum:
+    """Annotates a list, so that the error of one that is too short is AT_LEAST_ONE."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        """The list's schema with the minimum as a rule."""
+        schema = handler(core_schema)
+        return schema | {"if": {"minItems": schema.pop("minItems")}, "else": {"const": AT_LEAST_ONE}}
+
+
+Names = Annotated[list[str], Field(min_length=1), _ChecksTheMinimum()]  # at least one, as the command line requires
+
+
 def schema_of(model: type[BaseModel]) -> Schema:
     """The schema of one class of settings, as a form for it is checked."""
     schema = model.model_json_schema(ref_template="#/definitions/{model}")
@@ -170,26 +183,46 @@ def explain(error: ValidationError, model: type[BaseModel], values: Any, where: 
 
     first = error.errors()[0]
     own = str(first["msg"]).removeprefix("Value error, ")
-    found = best_match(Draft202012Validator(schema_of(model)).iter_errors(values))
+    wrong = [_path(one["loc"], values) for one in error.errors()]
+    errors = Draft202012Validator(schema_of(model)).iter_errors(values)
+    found = best_match(one for one in errors if not _is_coerced(one, wrong))
     if found is None:
-        return _in_own_words(first, own, where)
+        return _in_own_words(first, own, values, where)
     path = [str(part) for part in found.absolute_path]
     if found.validator == "const" and own.startswith(str(found.validator_value)):  # a rule, and what was found against it
         return f"{_subject(path, where)}: {own}"
     if found.validator == "additionalProperties" and found.validator_value is False:
         known = sorted(found.schema["properties"])
-        unknown = next(name for name in sorted(found.instance) if name not in known)
-        place = ".".join([*path, unknown])
+        unknown = next(name for name in sorted(found.instance, key=str) if name not in known)
+        place = ".".join([*path, str(unknown)])
         return f"unknown setting {place} in {where}: {found.message}; the settings there are {', '.join(known)}"
     is_rule = found.validator == "const" and str(found.validator_value).startswith("expected ")
     reason = str(found.validator_value) if is_rule else found.message
     return f"{_subject(path, where)}: {reason}"
 
 
-def _in_own_words(first: Any, own: str, where: str) -> str:
+def _in_own_words(first: Any, own: str, values: Any, where: str) -> str:
     shown = first["type"] != "value_error" and not isinstance(first["input"], dict | BaseModel)
-    path = [str(part) for part in first["loc"] if not str(part).endswith("Settings")]
+    path = [str(part) for part in _path(first["loc"], values)]
     return f"{_subject(path, where)}: {own}" + (f", found {first['input']!r}" if shown else "")
+
+
+def _path(loc: tuple[Any, ...], values: Any) -> list[Any]:
+    """Where in `values` the error of pydantic at `loc` is, without the names of kinds that pydantic puts between."""
+    path: list[Any] = []
+    for part in loc:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            continue
+        path.append(part)
+    return path
+
+
+def _is_coerced(error: Any, wrong: list[list[Any]]) -> bool:
+    """Whether the schema refuses a type that the settings take: YAML reads 1e-5 as a text, which they make a number of."""
+    place = list(error.absolute_path)
+    return error.validator in ("type", "anyOf") and not any(path[: len(place)] == place for path in wrong)
 
 
 def _subject(path: list[str], where: str) -> str:

@@ -1,4 +1,4 @@
-"""The only subprocess code: start `accelerate launch`, follow its output, end it with all its workers.
+"""The only place that starts a stage's processes: start `accelerate launch`, follow its output, end it with all its workers.
 
 The processes write to a file, never to a pipe: a reader that dies cannot block training. They run in a session of their own, so
 that a person's Ctrl-C reaches this process first, which then ends them with time for a checkpoint; the launcher and the workers
@@ -23,7 +23,7 @@ import psutil
 from srpo_core.errors import InputError, WorkFailed
 from srpo_core.settings.resources import Resources
 from srpo_core.workers.jobs import AnyJob, JobFile
-from srpo_core.workers.progress import MARK
+from srpo_core.workers.progress import LAUNCHED_BY, MARK
 from storage import parquet
 from tasks.log_lines import below_home
 from tasks.progress import ProgressDisplay
@@ -136,7 +136,7 @@ def _environment(resources: Resources) -> dict[str, str]:
     cores = os.cpu_count() or 1
     threads = resources.threads_per_process or max(1, cores // resources.num_processes)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    quiet["SRPO_LAUNCHED_BY"] = str(os.getpid())
+    quiet[LAUNCHED_BY] = str(os.getpid())
     if sys.platform == "linux" and not _gpus():
         # Processes of one machine meet on the loopback device: the name of the machine need not resolve to a reachable address.
         quiet["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")

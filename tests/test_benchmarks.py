@@ -11,7 +11,8 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import generation, gpu, measure, memory, reference, tables, training
+from benchmarks import generation, gpu, measure, memory, promotion, reference, tables, training
+from benchmarks.in_turns import in_turns
 from benchmarks.measure import Setting, Side, compare, time_ratio
 from benchmarks.peers import TrlDpo
 from benchmarks.shapes import SHAPES, TOY, TOY_SHAPES, Shape, make_model, make_pairs, make_prompts, word_tokenizer
@@ -227,3 +228,20 @@ def test_ingestion_is_compared_with_two_other_readers_of_the_same_files(capsys: 
     found = json.loads(capsys.readouterr().out)
     assert found["pairs"] == 200 and min(found["over_datasets"], found["over_bare_pyarrow"]) > 0
     assert found["nothing_new_over_first"] < 1
+
+
+def test_sides_take_turns_in_an_order_that_turns_round_and_the_first_round_only_warms_up():
+    called: list[str] = []
+    seconds = {"a": iter([9.0, 1.0, 2.0]), "b": iter([8.0, 3.0, 4.0])}
+
+    def side(name: str) -> float:
+        called.append(name)
+        return next(seconds[name])
+
+    found = in_turns({"a": lambda: side("a"), "b": lambda: side("b")}, 2)
+    assert found == {"a": [1.0, 2.0], "b": [3.0, 4.0]} and called == ["b", "a", "a", "b", "b", "a"]
+
+
+def test_the_limit_that_promotions_are_decided_by_passes_no_more_challengers_than_the_t_limit():
+    cell = promotion.measure("graded", 1, 50)
+    assert cell["power"] < cell["power_of_t"] == pytest.approx(promotion.POWER_OF_T, abs=0.03)

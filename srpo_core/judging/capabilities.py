@@ -100,7 +100,6 @@ class _Probe:
 
     def __init__(self, ask: Ask, preset: JudgePreset, settings: ApiJudgeSettings, found: Capabilities) -> None:
         self._ask, self._preset, self._settings, self._found = ask, preset, settings, found
-        self._in_flight = asyncio.Semaphore(settings.max_concurrency)
 
     async def ask_for_everything(self) -> bool:
         """Whether the server answers such questions at all."""
@@ -143,8 +142,7 @@ class _Probe:
 
     async def _send(self, request: Request) -> Answer:
         self._found["requests"] += 1
-        async with self._in_flight:
-            return await self._ask(request)
+        return await self._ask(request)
 
     async def _without_what_is_refused(self, request: Request) -> dict[str, Any]:
         """The reply to `request` less what the server refuses, which is noted."""

@@ -23,9 +23,11 @@ def cautious_lower_limit(
     """Lower limit, erring at `level` in (0, 1/2), of the mean over the sets of each set's mean.
 
     `values`: by set (P_s,), NaN left out, with the `clusters` of each and the `worst` value that a prompt of the set can have.
-    Clusters of one name are one also across sets. Raises ValueError for a set without a value.
+    Clusters of one name are one also across sets, and where sets share any the unseen clusters of all sets are one, too: what is
+    lost unseen is then lost in all of them. Raises ValueError for a set without a value.
     """
     means, shares, names = [], [], list[str]()
+    shared = len(set().union(*clusters)) < sum(len(set(groups)) for groups in clusters)
     for own, groups, lowest in zip(values, clusters, worst, strict=True):
         kept = ~np.isnan(own)
         if not kept.any():
@@ -36,7 +38,7 @@ def cautious_lower_limit(
         weight = 1 / (len(values) * (len(found) + size))
         means.append(float(mean))
         shares += [weight * (found - mean), [weight * size * (lowest - mean)]]
-        names += [*(f"cluster {name}" for name in named), f"unseen of set {len(means)}"]
+        names += [*(f"cluster {name}" for name in named), "unseen" if shared else f"unseen of set {len(means)}"]
     sums = np.bincount(np.unique(names, return_inverse=True)[1], np.concatenate(shares)).astype(np.float64)
     return float(np.mean(means)) + _weighted_quantile(sums, level)
 

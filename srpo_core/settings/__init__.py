@@ -1,4 +1,5 @@
 """Every setting, its meaning, unit and range, in one place; a module for each part of the work.
 
-Two groups: settings that change numbers (they enter fingerprints) and `resources`, which only say how the work is spread.
+What changes numbers enters fingerprints. What does not, stays out of them: `resources`, names, and how fast, how patiently and for
+how much money a judge is asked.
 """

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
+from srpo_core.errors import InputError
 from srpo_core.form_schema import Rule, Schema, arrange_model, explain, title_of
 
 
@@ -24,8 +25,6 @@ class Settings(BaseModel):
 
 def parse_settings(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
     """Validate `values`; raise InputError naming the first wrong field, what was found and what is allowed."""
-    from srpo_core.errors import InputError
-
     try:
         return model.model_validate(values)
     except ValidationError as error:

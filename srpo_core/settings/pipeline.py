@@ -149,7 +149,7 @@ class PipelineSettings(Settings, title="Pipeline"):
         default_factory=list, description="evaluation sets; the newsroom brings its own"
     )
     only_sets: list[str] | None = Field(
-        None, description="names of the evaluation sets to use; none = all (of the newsroom: id, long, mix)"
+        None, min_length=1, description="names of the evaluation sets to use; none = all (of the newsroom: id, long, mix)"
     )
     model: ModelSettings = Field(description="the weights to start from")
     template: TemplateSettings = Field(
@@ -191,6 +191,9 @@ class PipelineSettings(Settings, title="Pipeline"):
             raise ValueError(f"{ONE_SOURCE}, found {found}")
         if self.newsroom is None and not self.evaluation:
             raise ValueError(f"{SOMETHING_TO_EVALUATE}, found none")
+        names = [one.name for one in self.evaluation]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected evaluation sets of different names, found {', '.join(names)}")
         if self.newsroom is None and (self.diagnostics is not None or self.judge.kind == "rule"):
             raise ValueError(f"{TRUE_PREFERENCES}, where no true preference is known")
         if self.newsroom is not None and (self.evaluation or self.demonstrations.path is not None):

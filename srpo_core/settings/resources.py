@@ -1,4 +1,4 @@
-"""How the work is spread over memory and processes: never a number, so never part of a fingerprint."""
+"""How the work is spread over memory and processes: it changes no result, so it is never part of a fingerprint."""
 
 from typing import Literal
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-LAUNCHED_BY = "SRPO_LAUNCHED_BY"  # process id of whoever started the launcher
+from srpo_core.workers.progress import LAUNCHED_BY
 
 
 def _die_with_parent() -> None:

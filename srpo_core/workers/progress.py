@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+LAUNCHED_BY = "SRPO_LAUNCHED_BY"  # environment variable: process id of whoever started the launcher
 MARK = "@srpo "  # what distinguishes a progress line from anything else a library prints
 
 

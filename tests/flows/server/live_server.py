@@ -23,8 +23,10 @@ def stored(client: SyncPrefectClient, name: str = "retrain/weekly-retrain") -> D
 def paused_queue(client: SyncPrefectClient) -> Iterator[None]:
     queue = find_queue(client, OTHER_QUEUE)
     client.update_work_queue(queue.id, is_paused=True)
-    yield
-    client.update_work_queue(queue.id, is_paused=False)
+    try:
+        yield
+    finally:
+        client.update_work_queue(queue.id, is_paused=False)
 
 
 @contextmanager
@@ -35,8 +37,10 @@ def run_in(client: SyncPrefectClient, state: Any) -> Iterator[FlowRun]:
         began = state if state.is_scheduled() else None  # its time of beginning is that of its first state
         run = client.create_flow_run_from_deployment(deployment, name=f"ghost-{uuid4().hex[:6]}", state=began)
         client.set_flow_run_state(run.id, state, force=True)
-        yield run
-        client.delete_flow_run(run.id)
+        try:
+            yield run
+        finally:
+            client.delete_flow_run(run.id)
 
 
 def beat(client: SyncPrefectClient, run: FlowRun) -> None:

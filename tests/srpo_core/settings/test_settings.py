@@ -41,6 +41,8 @@ def settings(*assignments: str) -> Any:
             "judge={kind: reward_model, model: m, temperature: 0}",
             "judge.temperature in preset demo: 0 is less than or equal to the minimum of 0",
         ),
+        ("judge={kind: api, model: m, temperature: .nan}", "setting judge.temperature in preset demo: Input should be a finite"),
+        ("only_sets=[]", "setting only_sets in preset demo: [] should be non-empty"),
         ("newsroom=null", "expected exactly one of newsroom and preferences"),
     ],
 )
@@ -62,3 +64,33 @@ def test_outside_the_newsroom_every_judge_will_do_but_the_rule() -> None:
         assert found.judge.kind == model
     with pytest.raises(InputError, match="expected a judge other than rule and no diagnostics outside the newsroom"):
         parse_settings(PipelineSettings, override(load_preset("tldr"), ["judge={kind: rule}"]), "tldr")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("training.beta=-1", "setting training.beta in preset demo: -1 is less than or equal to the minimum of 0"),
+        ("model.small.num_heads=5", "hidden_size to be a multiple of num_heads"),
+    ],
+)
+def test_what_the_settings_make_a_number_of_is_not_blamed_for_another_mistake(wrong: str, sentence: str) -> None:
+    """YAML reads 1e-5, without a point, as a text."""
+    assert settings("training.learning_rate=1e-5").training.learning_rate == 1e-5
+    with pytest.raises(InputError) as caught:
+        settings("training.learning_rate=1e-5", wrong)
+    assert sentence in str(caught.value) and "learning_rate" not in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_named() -> None:
+    """In YAML `on: x` has the name True."""
+    for name in (True, 1):
+        with pytest.raises(InputError, match=f"unknown setting {name} in mine.yaml"):
+            parse_settings(PipelineSettings, load_preset("demo") | {name: "x"}, "mine.yaml")
+
+
+def test_evaluation_sets_of_one_name_are_refused() -> None:
+    """A retraining keeps its guards by the set's name, and tables their rows."""
+    with pytest.raises(InputError, match="expected evaluation sets of different names, found a, a"):
+        parse_settings(
+            PipelineSettings, override(load_preset("tldr"), ["evaluation=[{name: a, path: x}, {name: a, path: y}]"]), ""
+        )
