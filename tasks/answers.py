@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -28,13 +29,14 @@ def answer_question(home: Path, name: str, given: Mapping[str, Any] | None = Non
     """
     table = ask_query(home, name, given)
     rows = [{column: _plain(value) for column, value in row.items()} for row in table.slice(0, MOST_ROWS).to_pylist()]
-    return Answer(name.replace("_", "-"), rows, _describe(name, given or {}, len(rows), table.num_rows), table.num_rows)
+    return Answer(name.replace("_", "-"), rows, _describe(home, name, given or {}, len(rows), table.num_rows), table.num_rows)
 
 
-def _describe(name: str, given: Mapping[str, Any], shown: int, total: int) -> str:
-    set_to = "".join(f" --set {key}={value}" for key, value in given.items())
+def _describe(home: Path, name: str, given: Mapping[str, Any], shown: int, total: int) -> str:
+    options = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+    command = shlex.join(["srpo", "ask", name, *options, "--home", str(home)])
     count = f"{total} rows" if shown == total else f"the first {shown} of {total} rows, {total - shown} are cut"
-    return f"{read_query(name).question}\n\n{count}; all of them: `srpo ask {name}{set_to}`"
+    return f"{read_query(name).question}\n\n{count}; all of them: `{command}`"
 
 
 def _plain(value: Any) -> Any:

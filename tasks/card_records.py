@@ -17,7 +17,7 @@ from tasks.publishing import publish_results
 
 Row = dict[str, Any]
 UNKNOWN = "unknown"
-_RATES = """SELECT eval_set, is_ood, judge, opponent, opponent_revision_index, temperature, revision_index,
+_RATES = """SELECT eval_set, is_ood, judge, opponent, opponent_revision_index, temperature, sampling, revision_index,
     win_rate, ci_low, ci_high, n_scored, n_games_unscored
 FROM win_rates WHERE policy_id = '{policy}'
 ORDER BY eval_set, judge, opponent, opponent_revision_index, temperature, sampling, revision_index"""
@@ -46,19 +46,24 @@ def describe_demonstrations(ancestors: list[Artifact]) -> Iterator[str]:
 
 
 def count_left_out(home: Path, policy: Artifact, ancestors: list[Artifact]) -> Iterator[str]:
-    """Everything that was dropped on the way, with its number."""
+    """Everything that was dropped on the way, with its number.
+
+    Of pairs and reference rows only the policy's own where it has such parents: those of the policy it was trained on from hold
+    the same losses, and would repeat them.
+    """
     for one in ancestors:
-        if one.stage == "preferences":
+        if one.stage == "preferences" and _of(policy, "preferences") in (None, one.fingerprint):
             reasons = sorted(one.info.get("rejected_by_reason", {}).items())
             yield from (f"{count} source rows: {reason}" for reason, count in reasons if count)
             if one.counts.get("merged_duplicates"):
                 yield f"{one.counts['merged_duplicates']} duplicates of pairs, merged with their votes added"
-        if one.stage == "contamination" and f"{one.fingerprint}" == _of(policy, "contamination"):
+        if one.stage == "contamination" and one.fingerprint == _of(policy, "contamination"):
             pairs = len(set(one.read(CONTAMINATION, columns=["pair_id"])["pair_id"].to_pylist()))
             if pairs:
                 yield f"{pairs} pairs that overlap with an evaluation prompt"
-        if one.stage == "reference" and one.counts.get("pairs_too_long"):
-            yield f"{one.counts['pairs_too_long']} pairs that exceed the context"
+        if one.stage == "reference" and _of(policy, "reference_rows") in (None, one.fingerprint):
+            if one.counts.get("pairs_too_long"):
+                yield f"{one.counts['pairs_too_long']} pairs that exceed the context"
     cut = Counter[str]()
     for one in _written(home, policy):
         cut[Names(home).of(one)] += one.counts.get("prompts_truncated", 0)
@@ -81,8 +86,8 @@ def _games(home: Path, policy: Artifact) -> list[Artifact]:
     return [one for one in games if one.manifest["parents"].get("completions", {}).get("fingerprint") in own]
 
 
-def read_rates(home: Path, policy: Artifact) -> list[Row]:
-    """The win rates as the database has them; published first where it lacks some of this policy's games."""
+def read_rates_of(home: Path, policy: Artifact) -> list[Row]:
+    """The policy's win rates as the database has them; published first where it lacks some of this policy's games."""
     games = _games(home, policy)
     if not games:
         return []
@@ -103,7 +108,8 @@ def _are_published(home: Path, games: list[Artifact]) -> bool:
 def _rate(row: Row, rates: list[Row]) -> Row:
     """One line of the table; settings that all lines share have no column."""
     cells = {"evaluation set": as_cell(row["eval_set"]) + (" (out of distribution)" if row["is_ood"] else "")}
-    titles = {"judge": "judge", "opponent": "against", "opponent_revision_index": "its revision", "temperature": "temperature"}
+    titles = {"judge": "judge", "opponent": "against", "opponent_revision_index": "its revision"}
+    titles |= {"temperature": "temperature", "sampling": "decoding"}
     for key, title in titles.items():
         if key in ("judge", "opponent") or len({one[key] for one in rates}) > 1:
             cells[title] = "–" if row[key] is None else str(row[key])

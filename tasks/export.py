@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from srpo_core.errors import InputError
 from srpo_core.settings.base import parse_settings
-from srpo_core.settings.model import GenerationSettings, ModelSettings, TemplateSettings
+from srpo_core.settings.model import ADAPTER_FILE, GenerationSettings, ModelSettings, TemplateSettings
 from storage.artifact import Artifact, open_artifact
+from tasks.hub_upload import check_base
 from tasks.model_card import CardFacts, write_card
 from tasks.models import SMALL_FILES, WEIGHTS, adopt_reference, model_folder
 
-ADAPTER_FILE = "adapter_config.json"
 TEMPLATES_FILE = "templates.json"
 BASE = "base"
 PROBED_TEXTS = 50
@@ -61,6 +61,13 @@ def export_policy(policy: Artifact, target: Path, *, merge: bool = True, overwri
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def check_portable(policy: Artifact) -> None:
+    """Raise InputError where the policy's adapter, kept apart, would stand on a folder of this machine, which nobody else has."""
+    if (model_folder(policy) / ADAPTER_FILE).is_file():
+        base = _base_of(policy)
+        check_base(base.name or str(base.folder.absolute()))
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -137,9 +144,9 @@ def _save_merged(source: Path, folder: Path, dtype: Any) -> None:
 
 
 def _base_of(policy: Artifact) -> Base:
-    """What the policy's adapter was trained on: the reference or the starting model, by its hub name where it is unchanged."""
+    """What training of the policy's adapter began with, by its hub name where that is a hub model as it was found."""
     parents = policy.manifest["parents"]
-    parent = parents.get("reference") or parents.get("base")
+    parent = parents.get("start") or parents.get("reference") or parents.get("base")
     if parent is None:
         raise InputError(
             f"expected the model that the adapter of {policy.path} stands on among its parents, found none; leave --no-merge out"

@@ -4,8 +4,18 @@ import json
 from pathlib import Path
 
 from srpo_core.errors import InputError, WorkFailed
+from srpo_core.settings.model import ADAPTER_FILE
 
-ADAPTER_FILE = "adapter_config.json"
+# Of an earlier export in another form: transformers would load an adapter's base, or old weights, in place of what is pushed.
+# "?" keeps to the names that transformers gives; what else lies in a repository is its owner's.
+MODEL_FILES = [
+    ADAPTER_FILE,
+    "adapter_model.safetensors",
+    "config.json",
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+]
 
 
 def check_upload(repo: str) -> None:
@@ -24,10 +34,10 @@ def check_upload(repo: str) -> None:
 
 
 def upload_folder(folder: Path, repo: str, *, private: bool = True) -> str:
-    """Make the repository if it is not there, and put all files of `folder` into it in one commit; the commit's address.
+    """Make the repository if it is not there, and put all files of `folder` into it; the commit's address.
 
-    Raises InputError for an adapter that names its base by a path of this machine, and WorkFailed when the hub refuses or cannot
-    be reached; the folder stays as it is.
+    Model files that an earlier export left there, and this one does not have, are deleted. Raises InputError for an adapter that
+    names its base by a path of this machine, and WorkFailed when the hub refuses or cannot be reached; the folder stays as it is.
     """
     from huggingface_hub import HfApi
 
@@ -35,7 +45,8 @@ def upload_folder(folder: Path, repo: str, *, private: bool = True) -> str:
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export").commit_url)
+        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export", delete_patterns=MODEL_FILES)
+        return str(done.commit_url)
     except Exception as error:  # of the hub's library or of the HTTP library below it, which changes with its version
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise WorkFailed(
@@ -46,7 +57,12 @@ def upload_folder(folder: Path, repo: str, *, private: bool = True) -> str:
 
 def _check_portable(folder: Path) -> None:
     file = folder / ADAPTER_FILE
-    base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else ""
+    if file.is_file():
+        check_base(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def check_base(base: str) -> None:
+    """Raise InputError for an adapter's base that is named by a path of this machine."""
     if Path(base).is_absolute():
         raise InputError(
             f"expected an adapter whose base is on the hub to push, found one on the folder {base}; export it merged instead"

@@ -23,7 +23,7 @@ from tasks.card_records import (
     describe_demonstrations,
     describe_judges,
     describe_source,
-    read_rates,
+    read_rates_of,
     short_name,
     without_places,
 )
@@ -102,7 +102,7 @@ def write_card(folder: Path, policy: Artifact, facts: CardFacts) -> None:
         "data": data,
         "demonstrations": ", ".join(describe_demonstrations(ancestors)),
         "left_out": list(count_left_out(home, policy, ancestors)),
-        "rates": read_rates(home, policy),
+        "rates": read_rates_of(home, policy),
         "judges": list(describe_judges(home, policy)),
         "lineage": [_line(lineage, name) for name in lineage.nodes],
     }
@@ -154,6 +154,9 @@ def _facts(policy: Artifact, names: Names, base: Artifact | None) -> Iterator[tu
     if reference is not None:
         found = names.artifact(f"policies/{reference['fingerprint']}")
         yield "reference model", f"{short_name(names.of(found)) if found else ''} (`policies/{reference['fingerprint']}`)".strip()
+    start = manifest["parents"].get("start")
+    if start is not None:
+        yield "training began with", f"`policies/{start['fingerprint']}`"
     if base is not None:
         commit = f", commit `{base.settings['settings']['commit']}`" if _is_on_hub(base) else f" (`policies/{base.fingerprint}`)"
         yield "starting model", f"{short_name(names.of(base))}{commit}"

@@ -7,6 +7,7 @@ Prefect shows it as an artifact. A number that is not there is a dash.
 import base64
 import math
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 # Short lines, and what matters first: the UI shows some 70 characters of a line, and half a dozen columns of a table.
 _SQL = """SELECT p.name, eval_set, revision_index,
     win_rate, ci_low, ci_high, n_scored, n_games_unscored, is_ood,
-    opponent, opponent_revision_index, judge, temperature, sampling
+    opponent, opponent_revision_index, judge, temperature, sampling, policy_id
 FROM win_rates JOIN policies p USING (policy_id)
 WHERE policy_id IN (SELECT fingerprint FROM run_artifacts
     WHERE stage = 'policies' AND run_id = '{run_id}')
@@ -98,6 +99,7 @@ def _win_rates(rows: list[Row]) -> str:
     """One line a policy and evaluation set, one column a revision; settings that do not vary have no column."""
     if not rows:
         return "No verdicts: nothing was judged."
+    rows = _told_apart(rows)
     columns = [name for name in _CURVE if name in _CURVE[:3] or len({row[name] for row in rows}) > 1]
     revisions = sorted({row["revision_index"] for row in rows})
     curves: dict[tuple[Any, ...], dict[int, Row]] = {}
@@ -116,6 +118,13 @@ def _win_rates(rows: list[Row]) -> str:
         why = "the domain of the set or of the texts that the policy was trained on is unknown"
         explained += f" OOD is {NOTHING} where {why}, here for {unknown}."
     return f"{table(head, lines)}\n\n{explained} {fixed.capitalize()}."
+
+
+def _told_apart(rows: list[Row]) -> list[Row]:
+    """A name that several policies bear gets their ids added, as in `name@id`."""
+    bearers = Counter(name for name, _ in {(row["name"], row["policy_id"]) for row in rows})
+    shared = {name for name, number in bearers.items() if number > 1}
+    return [row | {"name": f"{row['name']}@{row['policy_id'][:8]}"} if row["name"] in shared else row for row in rows]
 
 
 def _rate(row: Row | None) -> str:

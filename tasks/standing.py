@@ -92,10 +92,13 @@ def find_standing(
     decided, open_look = find_entry(home, f"decision:{attempt}"), _open_look(home, prefect_run, is_open)
     sentence = None
     if sum(changes) < settings.min_new_pairs:
-        sentence = (
+        found = (
             f"{changes.new} of {preferences.counts['pairs']} pairs are new since champion {holder} was trained and "
-            f"{changes.withdrawn} of its own are withdrawn, fewer than min_new_pairs {settings.min_new_pairs}: nothing to train"
+            f"{changes.withdrawn} of its own are withdrawn"
+            if holder is not None
+            else f"there is no champion and there are {changes.new} pairs"
         )
+        sentence = f"{found}, fewer than min_new_pairs {settings.min_new_pairs}: nothing to train"
     elif decided is not None:
         sentence = (
             f"these {preferences.counts['pairs']} pairs with these settings were tried before, see entry {decided['entry']} of "

@@ -1,4 +1,4 @@
-"""A hub on this machine that takes uploads: as much of its HTTP interface as making a repository and one commit need.
+"""A hub on this machine that takes uploads: as much of its HTTP interface as making and listing a repository and one commit need.
 
 Small files come inside the commit, safetensors by Git LFS as the hub asks for them. No network, no mock.
 """
@@ -24,7 +24,7 @@ class Hub:
     created: list[dict[str, Any]] = field(default_factory=list)
     cards: list[str] = field(default_factory=list)  # model cards it was asked to check
     objects: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
-    files: dict[str, bytes] = field(default_factory=dict)  # of the commit, by path
+    files: dict[str, bytes] = field(default_factory=dict)  # of the repository, by path
 
 
 @contextmanager
@@ -45,6 +45,12 @@ def hub_that_takes_uploads(repo: str) -> Iterator[Hub]:
 
 def _handler(hub: Hub, repo: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            if self.path.split("?")[0] != f"/api/models/{repo}/tree/main":
+                self._send(404, {"error": f"no such place: {self.path}"})
+                return
+            self._send(200, [{"type": "file", "path": name, "size": len(text), "oid": "0"} for name, text in hub.files.items()])
+
         def do_POST(self) -> None:  # noqa: N802
             body = self._body()
             path = self.path.split("?")[0]
@@ -83,10 +89,12 @@ def _handler(hub: Hub, repo: str) -> type[BaseHTTPRequestHandler]:
                     hub.files[value["path"]] = base64.b64decode(value["content"])
                 elif line["key"] == "lfsFile":
                     hub.files[value["path"]] = hub.objects[value["oid"]]
+                elif line["key"] == "deletedFile":
+                    del hub.files[value["path"]]
             answer = {"commitUrl": f"{hub.url}/{repo}/commit/0123", "commitOid": "0123", "hookOutput": "", "success": True}
             self._send(200, answer)
 
-        def _send(self, status: int, answer: dict[str, Any]) -> None:
+        def _send(self, status: int, answer: dict[str, Any] | list[dict[str, Any]]) -> None:
             body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -8,7 +8,7 @@ import typer
 
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
-from flows.inputs import DEFAULT_HOME, find_policy, open_home
+from flows.inputs import DEFAULT_HOME, expand_user, find_policy, open_home
 from srpo_core.errors import InputError
 
 
@@ -23,7 +23,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a policy as safetensors, tokenizer, templates and model card."""
-    from tasks.export import export_policy
+    from tasks.export import check_portable, export_policy
     from tasks.hub_upload import check_upload, upload_folder
 
     if folder == Path():
@@ -31,7 +31,9 @@ def export(
     if push is not None:
         check_upload(push)
     found = find_policy(open_home(home), policy)
-    target = export_policy(found, folder.expanduser().absolute(), merge=merge, overwrite=overwrite)
+    if push is not None and not merge:
+        check_portable(found)
+    target = export_policy(found, expand_user(folder).absolute(), merge=merge, overwrite=overwrite)
     commit = upload_folder(target, push, private=not public) if push is not None else None
     if as_json:
         files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())

@@ -1,6 +1,7 @@
 """An answer as a table artifact takes it: plain cells, not too many rows, and a word about what was cut."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,13 @@ def test_dates_lists_and_numbers_that_do_not_exist_are_made_plain(home: Path) ->
 def test_the_description_is_the_question_and_the_command_for_all_rows(home: Path) -> None:
     answer = answer_question(home, "rejected_challengers", {"days": 30})
     assert answer.description.startswith("Which challengers were rejected in the last days, and why?\n\n2 rows; all of them: ")
-    assert answer.description.endswith("`srpo ask rejected_challengers --set days=30`")
+    assert answer.description.endswith(f"`srpo ask rejected_challengers --set days=30 --home {home}`")
+
+
+def test_the_command_for_all_rows_can_be_copied_into_a_shell() -> None:
+    place = Path("/our data/home")
+    command = answers._describe(place, "worst_prompts", {"eval_set": "what's new"}, 2, 2).split("`")[1]
+    assert shlex.split(command) == ["srpo", "ask", "worst_prompts", "--set", "eval_set=what's new", "--home", str(place)]
 
 
 def test_too_many_rows_are_cut_and_counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

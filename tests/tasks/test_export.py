@@ -61,24 +61,29 @@ print(json.dumps(found))
 
 
 class Made(NamedTuple):
-    """A home with an adopted model and an adapter trained on it, and exports of both."""
+    """A home with an adopted model, an adapter trained on it and one on both, merged; and exports of them."""
 
     home: Path
     reference: Artifact
     adapted: Artifact
+    went_on: Artifact
     folders: dict[str, Path]
     stranger: dict[str, Any]  # by folder
 
 
-def train_adapter(home: Path, reference: Artifact, model: Any, num_steps: int) -> Artifact:
-    """A low-rank adapter on `reference`, far enough from it to show."""
+def train_adapter(
+    home: Path, reference: Artifact, model: Any, num_steps: int, start: Artifact | None = None, seed: int = 0
+) -> Artifact:
+    """A low-rank adapter on `start`, none = `reference`, far enough from it to show."""
     pairs = put_pairs(home, pair_rows(8))
     shared: dict[str, Any] = {"model": model, "resources": RESOURCES, "home": home}
     rows = compute_reference(reference, pairs, PreferenceSettings(layout="trie"), **shared)
     overlaps = [{"pair_id": pair_rows(8)[0]["pair_id"], "prompt_id": p, "kind": "prompt"} for p in "ab"]
     left_out = put(home, "contamination", {"part": (overlaps, CONTAMINATION)})
-    asked = settings(lora=LoraSettings(rank=2), num_steps=num_steps, learning_rate=0.05, layout="trie", pairs_per_step=4)
-    (adapted,) = train_policies(reference, pairs, rows, left_out, [asked], **shared)
+    asked = settings(
+        lora=LoraSettings(rank=2), num_steps=num_steps, learning_rate=0.05, layout="trie", pairs_per_step=4, seed=seed
+    )
+    (adapted,) = train_policies(reference, pairs, rows, left_out, [asked], start=start, **shared)
     return adapted
 
 
@@ -91,15 +96,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         base, model = base_model(root, home)
         reference = adopt_reference(base, model=model, template=TEMPLATE, decoding=GREEDY, home=home)
         adapted = train_adapter(home, reference, model, num_steps=4)
+        went_on = train_adapter(home, reference, model, num_steps=2, start=adapted, seed=1)
         generate_completions([reference], [put_prompt_set(home, 3)], GREEDY, model=model, resources=RESOURCES, home=home)
-    folders = {name: root / "exports" / name for name in ("adopted", "merged", "apart")}
+    folders = {name: root / "exports" / name for name in ("adopted", "merged", "apart", "went_on")}
     export_policy(reference, folders["adopted"])
     export_policy(adapted, folders["merged"])
     export_policy(adapted, folders["apart"], merge=False)
+    export_policy(went_on, folders["went_on"], merge=False)
     arguments = [sys.executable, "-c", STRANGER, json.dumps(IDS), *map(str, folders.values())]
     ran = subprocess.run(arguments, cwd=root, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    yield Made(home, reference, adapted, folders, json.loads(ran.stdout.splitlines()[-1]))
+    yield Made(home, reference, adapted, went_on, folders, json.loads(ran.stdout.splitlines()[-1]))
 
 
 def logits_of(policy: Artifact) -> torch.Tensor:
@@ -128,11 +135,12 @@ def lines_of(texts: list[str]) -> str:
     return "".join(f"{index} {text}\n" for index, text in enumerate(texts))
 
 
-@pytest.mark.parametrize("name", ["adopted", "merged", "apart"])
+@pytest.mark.parametrize("name", ["adopted", "merged", "apart", "went_on"])
 def test_plain_transformers_gives_the_policys_logits_and_greedy_revisions(
     made: Made, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy, folder = (made.reference if name == "adopted" else made.adapted), made.folders[name]
+    policies = {"adopted": made.reference, "went_on": made.went_on}
+    policy, folder = policies.get(name, made.adapted), made.folders[name]
     found = made.stranger[str(folder)]
     for logits in found["logits"]:
         torch.testing.assert_close(torch.tensor(logits), logits_of(policy), atol=1e-5, rtol=1e-5)
@@ -193,6 +201,12 @@ class TestCard:
             assert part in text
         assert str(made.home) not in text  # where it lay is nobody's business
 
+    def test_it_names_the_policy_that_training_began_with(self, made: Made) -> None:
+        assert "training began with" not in (made.folders["apart"] / "README.md").read_text()
+        text = (made.folders["went_on"] / "README.md").read_text()
+        assert f"| training began with | `policies/{made.adapted.fingerprint}` |" in text
+        assert f"(`policies/{made.reference.fingerprint}`) |" in text.split("| reference model | ")[1].splitlines()[0]
+
     def test_it_counts_the_prompts_whose_ids_are_those_of_training(self, made: Made) -> None:
         assert re.search(r"Of (\d+) prompts and revision prompts \1 have", (made.folders["adopted"] / "README.md").read_text())
 
@@ -229,6 +243,15 @@ class TestTargets:
     def test_full_weights_have_no_adapter_to_keep_apart(self, made: Made, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="leave --no-merge out"):
             export_policy(made.reference, tmp_path / "out", merge=False)
+
+
+def test_an_adapter_on_a_folder_of_this_machine_is_refused_to_a_push_before_it_is_exported(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    options = ["--no-merge", "--push", "ada/reviser", "--home", str(made.home)]
+    assert main(["export", made.adapted.fingerprint, str(tmp_path / "out"), *options]) == 2
+    assert "export it merged instead" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_model_as_it_was_found_is_exported_with_its_own_chat_template(made: Made, tmp_path: Path) -> None:

@@ -28,8 +28,12 @@ def use(patch: pytest.MonkeyPatch, url: str, token: str) -> None:
     patch.setenv("HF_TOKEN", token)
 
 
-def push(patch: pytest.MonkeyPatch, folder: Path, token: str = Hub.token) -> tuple[Hub, str]:
+def push(
+    patch: pytest.MonkeyPatch, folder: Path, token: str = Hub.token, there: dict[str, bytes] | None = None
+) -> tuple[Hub, str]:
+    """Push to a repository that holds the files `there`."""
     with hub_that_takes_uploads(REPO) as hub:
+        hub.files |= there or {}
         use(patch, hub.url, token)
         return hub, upload_folder(folder, REPO)
 
@@ -39,6 +43,21 @@ def test_every_file_arrives_as_it_is_in_a_private_repository(folder: Path, monke
     assert hub.files == FILES and commit.endswith("/commit/0123")
     assert [(one["name"], one["organization"], one["visibility"]) for one in hub.created] == [("reviser", "ada", "private")]
     assert list(hub.objects.values()) == [FILES["model.safetensors"]]
+
+
+def test_an_earlier_export_in_another_form_leaves_no_model_file_and_what_people_put_there_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would take the base of an adapter that is left there, and one file of weights before a sharded one."""
+    earlier = (
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+    )
+    theirs = {".gitattributes": b"g", "notes.md": b"mine", "old/config.json": b"{}", "extra.safetensors": b"w"}
+    hub, _ = push(monkeypatch, folder, there=dict.fromkeys(earlier, b"old") | theirs | {"config.json": b"old"})
+    assert hub.files == FILES | theirs
 
 
 def test_a_hub_that_refuses_is_one_sentence_and_the_folder_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,12 @@ def test_pairs_are_new_when_the_policy_had_none_of_them_or_with_another_label(tm
     assert count_changes(policy, put_pairs(tmp_path, [swapped, surer, *rows[2:5]]), tmp_path) == (2, 0)
 
 
+def test_without_a_champion_too_few_pairs_are_told_without_naming_one(tmp_path):
+    pairs = put(tmp_path, "preferences", {"part": (pair_rows(3), PREFERENCES)}, counts={"pairs": 3})
+    said = find_standing(asked(tmp_path, min_new_pairs=4), pairs, tmp_path).nothing_new
+    assert said == "there is no champion and there are 3 pairs, fewer than min_new_pairs 4: nothing to train"
+
+
 def test_pairs_that_were_withdrawn_are_a_reason_to_train_again_and_are_told(tmp_path):
     rows = pair_rows(8)
     policy = trained_on(tmp_path, put_pairs(tmp_path, rows[:5]))

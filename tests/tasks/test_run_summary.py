@@ -13,9 +13,10 @@ from storage.errors import UnusableInput
 from storage.results_db import run_query
 from storage.runs import record_run
 from tasks import run_summary
+from tasks.left_out import count_losses
 from tasks.publishing import publish_results
 from tasks.run_summary import RunSummary, summarise_run
-from tests.homes import decode_again, make_home, put
+from tests.homes import decode_again, make_home, put, put_completions, put_games, put_policy, put_preferences, put_prompts
 
 LONG_AGO = "2020-01-01T00:00:00+00:00"
 IN_THE_FUTURE = "2120-01-01T00:00:00+00:00"
@@ -95,6 +96,29 @@ def test_what_was_left_out_or_cut_short_is_told_once(tmp_path):
         ("7", "pairs too long for the model's context, left out of training"),
     ]
     assert "## Left out or cut short\n\nNothing." in published(tmp_path, artifacts[:1]).markdown
+
+
+def test_rejected_rows_of_an_evaluation_set_and_prompts_cut_for_a_local_judge_are_told_as_what_they_are(tmp_path):
+    counted = {"prompts": "rejected_rows", "completions": "prompts_truncated", "games": "prompts_truncated"}
+    texts = put(tmp_path, "completions", {})
+    parents = {"prompts": {}, "completions": {}, "games": {"completions": texts}}
+    artifacts = [
+        put(tmp_path, stage, {}, info={"judge": "j"}, counts={name: number}, parents=parents[stage])
+        for number, (stage, name) in enumerate(counted.items(), start=5)
+    ]
+    assert count_losses(artifacts) == {"rejected_rows": 5, "prompts_truncated": 6, "judge_prompts_truncated": 7}
+
+
+def test_two_policies_of_one_name_have_a_line_each_under_name_and_id(tmp_path):
+    """The first always wins, the second never."""
+    pairs, prompts = put_preferences(tmp_path), put_prompts(tmp_path, "id", "desk", 4)
+    policies = [put_policy(tmp_path, "srpo", "srpo", {"preferences": pairs}, beta=beta) for beta in (0.1, 0.3)]
+    for policy, score in zip(policies, (1.0, 0.0), strict=True):
+        put_games(tmp_path, put_completions(tmp_path, policy, prompts, 0), prompts, lambda *_, score=score: score)
+    text = published(tmp_path, policies).markdown
+    for policy, rate in zip(policies, ("100.0", "0.0"), strict=True):
+        (cells,) = lines_of(text, f"| srpo@{policy.fingerprint[:8]} | id ")
+        assert cells[3].split()[0] == rate
 
 
 def test_another_runs_policies_in_the_same_home_are_left_out(home):
@@ -186,6 +210,14 @@ def test_time_and_money_are_told_by_stage_and_what_was_paid_before_apart(tmp_pat
     found = published(tmp_path, judged, started_at=IN_THE_FUTURE, timings=timings).markdown
     assert lines_of(found, "| judge completions")[0] == ["judge completions", "0", "2", "1:02 min", "–", "–", "–"]
     assert "What was complete already had taken 4 requests, 0.75 in money." in found
+
+
+def test_of_two_runs_at_work_at_once_the_one_that_waited_made_and_paid_for_nothing(tmp_path):
+    judged = put(tmp_path, "audits", {}, info={"spent": {"requests": 3, "tokens": 300, "cost": 0.5}})
+    record(tmp_path, "began-first", [judged], started_at=LONG_AGO)
+    timings = [timing("audit judges", 5.0, [judged])]
+    waited = published(tmp_path, [judged], started_at="2021-01-01T00:00:00+00:00", timings=timings)
+    assert lines_of(waited.markdown, "| audit judges")[0] == ["audit judges", "0", "1", "5.0 s", "–", "–", "–"]
 
 
 def test_tokens_trained_on_and_written_are_those_of_the_database(home):
