@@ -10,10 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from srpo_core.errors import InputError
-from srpo_core.settings.model import Dtype, LoraSettings, SmallModelSettings
+from srpo_core.errors import InputError, first_line
+from srpo_core.settings.model import ADAPTER_FILE, Dtype, LoraSettings, SmallModelSettings
 
-ADAPTER_FILE = "adapter_config.json"
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% if m['role'] == 'assistant' %}{{ '<|end|>' }}"
@@ -174,8 +173,3 @@ def create_small_model(settings: SmallModelSettings, tokenizer: Any, max_length:
 def model_dtype(dtype: Dtype) -> torch.dtype:
     """Of the weights; mixed changes the arithmetic alone."""
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says first, short enough for a sentence of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -5,6 +5,7 @@ Ids are content hashes: the same text gets the same id on every machine and in e
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -55,6 +56,11 @@ def pair_id(prompt: Prompt, completion: str, other: str) -> str:
 def prompt_id(eval_set: str, prompt: Prompt) -> str:
     """Id of an evaluation prompt within its set."""
     return content_id("prompt", eval_set, prompt)
+
+
+def cluster_of(row: Mapping[str, Any]) -> str:
+    """The cluster of an evaluation prompt, a row of `prompts`; a prompt without one is a cluster of its own."""
+    return str(row["cluster_id"] or row["prompt_id"])
 
 
 def seed_from(*parts: Any) -> int:

@@ -118,11 +118,25 @@ def compute_fingerprint(stage: str, version: int, settings: Mapping[str, Any], p
     return hash_of({"stage": stage, "version": version, "settings": dict(settings), "parents": digests})
 
 
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact's folder, or None while it is not complete. Raises BrokenArtifact for one that is damaged."""
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not manifest.keys() >= KEYS:
+            raise ValueError("one without all its keys")
+        return manifest
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError) as error:
+        raise BrokenArtifact(f"expected a JSON manifest at {file}, found {error}; delete {path} and run again") from error
+
+
 def open_artifact(path: Path) -> Artifact:
     """Open a complete artifact; raise UnusableInput when the folder has no manifest."""
     if path.parent.name in STAGES and path.is_dir():
         mark_used(path.parent.parent, path.parent.name, path.name)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest is None:
         raise UnusableInput(f"expected a complete artifact (a folder with {MANIFEST}) at {path}, found none; run its stage first")
     return Artifact(path, manifest)
@@ -136,7 +150,7 @@ def find_artifact(home: Path, stage: str, fingerprint: str) -> Artifact | None:
     path = home / stage / fingerprint
     if path.is_dir():
         mark_used(home, stage, fingerprint)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest is None:
         return None
     for entry in manifest["files"]:
@@ -149,9 +163,14 @@ def find_artifact(home: Path, stage: str, fingerprint: str) -> Artifact | None:
     return Artifact(path, manifest)
 
 
+def was_made_since(artifact: Artifact, moment: datetime) -> bool:
+    """Whether an artifact was completed at `moment` or later; a moment in whole seconds may lie before it by parts of one."""
+    return datetime.fromisoformat(artifact.manifest["created_at"]) >= moment
+
+
 def list_artifacts(home: Path, stage: str) -> list[Artifact]:
     """All complete artifacts of a stage, oldest first."""
-    manifests = [(path, _read_manifest(path)) for path in sorted((home / stage).glob("*"))]
+    manifests = [(path, read_manifest(path)) for path in sorted((home / stage).glob("*"))]
     found = [Artifact(path, manifest) for path, manifest in manifests if manifest is not None]
     return sorted(found, key=lambda a: (a.manifest["created_at"], a.fingerprint))
 
@@ -235,19 +254,6 @@ def _file_entry(folder: Path, file: Path) -> dict[str, Any]:
     if file.suffix == ".parquet":
         entry["rows"] = parquet.pq.read_metadata(file).num_rows
     return entry
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or not manifest.keys() >= KEYS:
-            raise ValueError("one without all its keys")
-        return manifest
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, OSError) as error:
-        raise BrokenArtifact(f"expected a JSON manifest at {file}, found {error}; delete {path} and run again") from error
 
 
 @cache

@@ -21,10 +21,11 @@ TRASH = ".deleted"
 def clean_home(home: Path, **rule: Any) -> CleaningPlan:
     """Delete what `plan_cleaning(home, **rule)` lets go and nobody uses; what went, and what stayed with its reason."""
     candidates = plan_cleaning(home, **rule).going
-    with lease(home / ".publishing"), reserve(home, [item.name for item in candidates]) as free:
-        plan = plan_cleaning(home, **rule, only=free)
-        gone = _take_all(home, plan.going)
-    _empty_trash(home)
+    with lease(home / ".publishing"):
+        with reserve(home, [item.name for item in candidates]) as free:
+            plan = plan_cleaning(home, **rule, only=free)
+            gone = _take_all(home, plan.going)
+        _empty_trash(home)
     left = [item._replace(reason="being written") for item in plan.going if item not in gone]
     return CleaningPlan(gone, [*plan.staying, *left])
 

@@ -1,8 +1,8 @@
 """Anything in a home by its id: an artifact, a policy, a run, a text, a verdict, a pair or a prompt, with where it comes from.
 
 `champion` is the id of whoever is champion, `registry/N` that of an entry of the registry. Artifacts, runs and entries are found
-on disk, so that they can be looked at while a pipeline is at work; the rest in the published `results.duckdb`, and a judge's
-reply in the reply ledger.
+on disk, so that they can be looked at while a pipeline is at work; the rest in the published `results.duckdb`, which also says
+whether the beginning of an id begins another one, and a judge's reply in the reply ledger.
 """
 
 import json
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from storage.artifact import STAGES
+from storage.artifact import STAGES, read_manifest
 from storage.errors import UnusableInput
-from storage.names import CHAMPION, read_manifest
+from storage.names import CHAMPION
 from storage.pins import read_pins
 from storage.registry import champion, read_registry
 from storage.reply_ledger import find_reply
@@ -78,7 +78,7 @@ _DETAILS = {
 class Record(NamedTuple):
     """What an id names."""
 
-    kind: str  # artifact, run, completion, game, pair or prompt
+    kind: str  # artifact, run, registry entry, completion, game, pair or prompt
     name: str  # the whole id; of an artifact stage/fingerprint
     values: dict[str, Any]
     lineage: list[dict[str, Any]]  # every artifact it descends from: depth, role, stage, fingerprint
@@ -111,9 +111,9 @@ def locate(home: Path, text: str) -> tuple[str, str]:
         raise UnusableInput(
             f"expected an id or at least its first {SHORTEST_ID} characters, found {text!r}; `srpo ls` lists artifacts"
         )
-    found = [*_artifact_names(home, wanted), *_run_names(home, wanted), *_row_names(home, wanted)]
-    exact = [one for one in found if one[1].split("/")[-1] == wanted or one[1] == wanted]
-    found = exact or found
+    on_disk = [*_artifact_names(home, wanted), *_run_names(home, wanted)]
+    found = _exact(on_disk, wanted) or [*on_disk, *_row_names(home, wanted)]
+    found = _exact(found, wanted) or found
     if len(found) != 1:
         published = "" if results_path(home).is_file() else "; texts, games and pairs can be shown after srpo publish"
         names = ", ".join(f"{kind} {name}" for kind, name in found[:4]) or "none"
@@ -121,6 +121,10 @@ def locate(home: Path, text: str) -> tuple[str, str]:
             f"expected one thing with the id {text!r} in {home}, found {names}; `srpo ls` lists artifacts{published}"
         )
     return found[0]
+
+
+def _exact(found: list[tuple[str, str]], wanted: str) -> list[tuple[str, str]]:
+    return [one for one in found if wanted in (one[1], one[1].split("/")[-1])]
 
 
 def artifacts_named(home: Path, text: str) -> list[str]:
@@ -191,7 +195,7 @@ def _row_names(home: Path, wanted: str) -> list[tuple[str, str]]:
 
 
 def _held_tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, tuple[str, str]]]:
-    """Those of `_TABLES` that the snapshot has: an earlier version may have published it."""
+    """Those of `_TABLES` that the snapshot has: a table that is added does not change its version."""
     held = {row["table_name"] for row in _rows(connection, "SELECT table_name FROM duckdb_tables()", {})}
     return [(table, named) for table, named in _TABLES.items() if table in held]
 
@@ -204,7 +208,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str,
 
 def _artifact_record(home: Path, name: str) -> Record:
     stage, fingerprint = name.split("/")
-    manifest = read_manifest(home, stage, fingerprint)
+    manifest = read_manifest(home / name)
     if manifest is None:
         return Record("artifact", name, {"complete": False, "path": str(home / name)}, [])
     values = {"complete": True, "path": str(home / name)}
@@ -253,7 +257,7 @@ def _find_row(connection: duckdb.DuckDBPyConnection, kind: str, name: str) -> tu
 
 def lineage_of(home: Path, stage: str, fingerprint: str, depth: int = 1) -> list[dict[str, Any]]:
     """Every artifact that one descends from, nearest first along each line; one that is gone ends its line."""
-    manifest = read_manifest(home, stage, fingerprint)
+    manifest = read_manifest(home / stage / fingerprint)
     lines: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     for role, parent in (manifest or {}).get("parents", {}).items():

@@ -1,19 +1,11 @@
 """What a person calls an artifact, from its manifest and those of its parents."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from storage.artifact import MANIFEST, Artifact
+from storage.artifact import Artifact, read_manifest
 
 CHAMPION = "champion"  # a policy's name in commands and forms: whoever is champion now
-
-
-def read_manifest(home: Path, stage: str, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest of an artifact, or None while it is not complete."""
-    file = home / stage / fingerprint / MANIFEST
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def name_artifact(artifact: Artifact) -> str:
@@ -32,8 +24,7 @@ class Names:
     def artifact(self, name: str) -> Artifact | None:
         """The complete artifact "stage/fingerprint", or None."""
         if name not in self._known:
-            stage, fingerprint = name.split("/")
-            manifest = read_manifest(self._home, stage, fingerprint)
+            manifest = read_manifest(self._home / name)
             self._known[name] = None if manifest is None else Artifact(self._home / name, manifest)
         return self._known[name]
 

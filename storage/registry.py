@@ -72,10 +72,11 @@ def find_entry(home: Path, key: str) -> Row | None:
 
 
 def undecided_looks(home: Path) -> list[Row]:
-    """The looks at the confirmation set that no decision names, oldest first: a person is asked, or the run died."""
+    """The looks at the confirmation set that no decision about their policy followed, oldest first: a person is asked, or the run
+    died."""
     entries = read_registry(home)
-    decided = {one["comparison"] for one in entries if one["event"] in ("promoted", "rejected")}
-    return [one for one in entries if one["event"] == "looked" and one["comparison"] not in decided]
+    decided = {one["policy_id"]: one["entry"] for one in entries if one["event"] in ("promoted", "rejected")}
+    return [one for one in entries if one["event"] == "looked" and decided.get(one["policy_id"], 0) < one["entry"]]
 
 
 def record_look(home: Path, key: str, level_of: Callable[[int, float], float], about: Mapping[str, Any]) -> Row:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from storage import schemas
 from storage.artifact import STAGES, Artifact, hash_of, list_artifacts, list_incomplete
+from storage.disk_usage import size_on_disk
 from storage.errors import BrokenArtifact
 from storage.registry import read_registry
 from storage.results_records import CHAMPIONS, registry_table, run_tables
@@ -83,7 +84,7 @@ ARTIFACTS = pa.schema(
         ("digest", pa.string()),
         ("created_at", pa.string()),
         ("git_commit", pa.string()),
-        ("bytes", pa.int64()),  # of all its files
+        ("bytes", pa.int64()),  # of all files in its folder; linked ones are not counted
         ("rows", pa.int64()),  # of its Parquet files
         ("counts", pa.string()),  # JSON
         ("settings", pa.string()),  # JSON
@@ -98,7 +99,7 @@ class Home(NamedTuple):
     """What lies in a home at one moment."""
 
     artifacts: list[Artifact]
-    incomplete: list[tuple[str, str]]  # stage and folder name
+    incomplete: list[Path]  # folders
     runs: list[tuple[Path, int]]  # record and the time of its last change, nanoseconds
     registry: list[dict[str, Any]]  # entries, oldest first
 
@@ -106,7 +107,7 @@ class Home(NamedTuple):
 def list_home(home: Path) -> Home:
     """Artifacts, complete or not, records of runs, entries of the registry; two equal listings mean nothing happened between."""
     artifacts = [artifact for stage in STAGES for artifact in list_artifacts(home, stage)]
-    incomplete = [(stage, path.name) for stage in STAGES for path in list_incomplete(home, stage)]
+    incomplete = [path for stage in STAGES for path in list_incomplete(home, stage)]
     runs = [(path, path.stat().st_mtime_ns) for path in sorted((home / "runs").glob("*.json"))]
     return Home(artifacts, incomplete, runs, read_registry(home))
 
@@ -208,12 +209,12 @@ def _artifact_rows(home: Home) -> Iterator[dict[str, Any]]:
         manifest = artifact.manifest
         yield {name: manifest[name] for name in ("stage", "fingerprint", "version", "digest", "created_at", "git_commit")} | {
             "complete": True,
-            "bytes": sum(entry["bytes"] for entry in manifest["files"]),
+            "bytes": size_on_disk(artifact.path),
             "rows": sum(entry.get("rows", 0) for entry in manifest["files"]),
             **{name: json.dumps(manifest[name], sort_keys=True, ensure_ascii=False) for name in ("counts", "settings", "info")},
         }
-    for stage, name in home.incomplete:
-        yield {"stage": stage, "fingerprint": name, "complete": False}
+    for path in home.incomplete:
+        yield {"stage": path.parent.name, "fingerprint": path.name, "complete": False, "bytes": size_on_disk(path)}
 
 
 def _lineage_rows(home: Home) -> Iterator[dict[str, str]]:

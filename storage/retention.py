@@ -18,7 +18,7 @@ from storage.disk_usage import newest_change, size_on_disk
 from storage.errors import UnusableInput
 from storage.lease import try_lease
 from storage.pins import read_pins
-from storage.registry import champion, read_registry, rollback_target
+from storage.registry import champion, read_registry, rollback_target, undecided_looks
 from storage.runs import read_runs
 
 ROWS = "reference_rows"
@@ -103,11 +103,8 @@ def _champions(home: Path, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 def _undecided(home: Path, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     """Challengers whose look at the confirmation prompts was taken and not decided on, and what their runs used."""
     found: dict[str, str] = {}
-    entries, runs = read_registry(home), read_runs(home)
-    decided = {entry["comparison"] for entry in entries if entry["event"] in ("promoted", "rejected")}
-    for look in entries:
-        if look["event"] != "looked" or look["comparison"] in decided:
-            continue
+    runs = read_runs(home)
+    for look in undecided_looks(home):
         evidence = _with_evidence(f"policies/{look['policy_id']}", artifacts)
         for run in runs:
             if look["prefect_run"] is not None and run.get("prefect_run") == look["prefect_run"]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srpo_core.records import ORDERS
+from srpo_core.records import ORDERS, cluster_of
 from srpo_core.scoring.best_of_n import Match, best_of_n_scores, match_tokens
 from srpo_core.scoring.comparisons import Comparisons, scores_by_prompt
 from srpo_core.scoring.knockout import Bracket, knockout_scores
@@ -43,7 +43,7 @@ class Texts(NamedTuple):
 
 def read_texts(prompts: Artifact, chains: Artifact, chain_games: Artifact, drafts: Artifact, draft_games: Artifact) -> Texts:
     """Chains, drafts and their scores against the gold; several chains of a prompt are averaged."""
-    clusters = {row["prompt_id"]: row["cluster_id"] or row["prompt_id"] for row in prompts.rows()}
+    clusters = {row["prompt_id"]: cluster_of(row) for row in prompts.rows()}
     revisions, samples = _by_prompt(chains), _by_prompt(drafts)
     shared = [prompt_id for prompt_id in clusters if prompt_id in revisions and prompt_id in samples]
     chain_scores, draft_scores = completion_scores(chain_games), completion_scores(draft_games)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from srpo_core.errors import InputError, WorkFailed
+from srpo_core.errors import InputError, WorkFailed, first_line
 from srpo_core.settings.model import ADAPTER_FILE
 
 # Of an earlier export in another form: transformers would load an adapter's base, or old weights, in place of what is pushed.
@@ -48,10 +48,9 @@ def upload_folder(folder: Path, repo: str, *, private: bool = True) -> str:
         done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export", delete_patterns=MODEL_FILES)
         return str(done.commit_url)
     except Exception as error:  # of the hub's library or of the HTTP library below it, which changes with its version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise WorkFailed(
-            f"expected the hub to take {folder} as {repo}, found: {type(error).__name__} {reason}; the folder is complete, check "
-            "name, token and network and push again with --overwrite"
+            f"expected the hub to take {folder} as {repo}, found: {type(error).__name__} {first_line(error)}; "
+            "the folder is complete, check name, token and network and push again with --overwrite"
         ) from error
 
 

@@ -118,7 +118,7 @@ def retry_failed_calls(match: Match, home: Path, *, spent: Spent | None = None) 
         if not failed:
             return old
         games = [game for game in match.plan() if game.game_id in failed]
-        facts: Facts = dict(old.info)  # what these calls take is added to what the others took
+        facts = _facts_of(old)  # what these calls take is added to what the others took
         name = judge_name(settings)
         asking: dict[str, Any] = {"spent": spent, "facts": facts, "about": name_artifact(match.completions)}
         decided = decide_games(games, settings, home, journal_folder=writer.path, **asking)
@@ -144,7 +144,7 @@ def reread_replies(match: Match, home: Path) -> Artifact:
             else game_row(game, verdict, name)
             for game, verdict in find_stored(plan, settings, home)
         )
-        return _complete(writer, rows, match, plan.prompts_without_gold, old.info if old else {})
+        return _complete(writer, rows, match, plan.prompts_without_gold, _facts_of(old) if old else {})
 
 
 def find_games(match: Match, home: Path) -> Artifact | None:
@@ -201,6 +201,11 @@ def _writing(match: Match, home: Path) -> Any:
     asked, parents = match.asked, match.parents
     fingerprint = compute_fingerprint("games", VERSION, asked, parents)
     return writing(home, "games", fingerprint, version=VERSION, settings=asked, parents=parents)
+
+
+def _facts_of(old: Artifact) -> Facts:
+    """What is known of games that others replace, with when they were first complete: their replies were paid for by then."""
+    return {"first_complete_at": old.manifest["created_at"]} | old.info
 
 
 def _complete(writer: ArtifactWriter, rows: Rows, match: Match, prompts_without_gold: int, facts: Facts) -> Artifact:

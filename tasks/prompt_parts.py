@@ -10,10 +10,10 @@ parts, and no random number is needed. In SQL the parts are evaluation sets of t
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from srpo_core.errors import InputError
-from srpo_core.records import prompt_id
+from srpo_core.records import cluster_of, prompt_id
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
 from storage.part_stream import PartStream
 from storage.schemas import PROMPTS
@@ -40,7 +40,7 @@ def split_prompts(prompts: Artifact, part: Part, confirmation_share: float, home
         stream = PartStream(writer, PROMPTS)
         without_gold = 0
         for row in prompts.rows():
-            if is_confirmation(_cluster(row), confirmation_share) == (part == "confirmation"):
+            if is_confirmation(cluster_of(row), confirmation_share) == (part == "confirmation"):
                 stream.add_row(row | {"prompt_id": prompt_id(name, row["prompt"]), "eval_set": name})
                 without_gold += not row["gold"]
         if not stream.num_rows:
@@ -57,7 +57,3 @@ def is_confirmation(cluster: str, share: float) -> bool:
     """Whether prompts of this cluster are kept for confirmation: about `share` of all clusters, by hash."""
     digest = hashlib.sha256(f"confirmation:{cluster}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def _cluster(row: dict[str, Any]) -> str:
-    return str(row["cluster_id"] or row["prompt_id"])

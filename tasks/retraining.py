@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from srpo_core.errors import InputError
+from srpo_core.records import cluster_of
 from srpo_core.scoring.promotion import Comparison, SetScores, TextShares, compare, text_shares
 from srpo_core.scoring.win_rate import Floats, win_rate_interval, without_nan
 from srpo_core.settings.retraining import PromotionSettings
@@ -33,7 +34,7 @@ def check_clusters(parts: Sequence[Artifact], at_least: int) -> None:
     """Raise InputError, before anything is trained, for a part of an evaluation set that can convince nobody."""
     for one in parts:
         rows = one.read(PROMPTS, columns=["prompt_id", "cluster_id"]).to_pylist()
-        found = len({row["cluster_id"] or row["prompt_id"] for row in rows})
+        found = len({cluster_of(row) for row in rows})
         if found < at_least:
             raise InputError(
                 f"expected at least {at_least} clusters of prompts, promotion.min_clusters, in {one.settings['name']}, found "
@@ -74,7 +75,7 @@ def _set_scores(one: Evaluated, revision: int) -> SetScores:
         other = np.full(len(ids), 0.5)
     else:
         other = _by_prompt(one.champion, completion_scores(one.champion_games), revision, ids)
-    clusters = [row["cluster_id"] or row["prompt_id"] for row in asked]
+    clusters = [cluster_of(row) for row in asked]
     return SetScores(one.prompts.settings["name"], challenger, other, clusters, head_to_head=one.champion_games is None)
 
 
@@ -110,7 +111,7 @@ def _curve(one: Evaluated, role: str) -> list[Row]:
     if games is None:
         return []
     rows = one.prompts.read(PROMPTS, columns=["prompt_id", "cluster_id"]).to_pylist()
-    ids, clusters = [row["prompt_id"] for row in rows], [row["cluster_id"] or row["prompt_id"] for row in rows]
+    ids, clusters = [row["prompt_id"] for row in rows], [cluster_of(row) for row in rows]
     revisions = sorted(set(completions.read(COMPLETIONS, columns=["revision_index"])["revision_index"].to_pylist()))
     scores, curve = completion_scores(games), []
     for revision in revisions:

@@ -1,16 +1,16 @@
 """What a run took, by stage: seconds, tokens, requests and money; what it found complete already is told apart.
 
-An artifact was made by the run when it was completed after the run began. Requests and money are those that were really sent and
-billed: a reply that was stored before costs nothing again.
+Requests and money are those that were really sent and billed: a reply that was stored before costs nothing again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.artifact import Artifact
+from storage.makers import Makers
 from storage.results_db import run_query
+from storage.runs import read_runs
 
 Row = dict[str, Any]
 _TOKENS = """SELECT artifact, sum(num_tokens)::BIGINT AS tokens FROM completions GROUP BY artifact
@@ -40,8 +40,8 @@ class RunCost(NamedTuple):
 def cost_of_run(home: Path, record: Mapping[str, Any], artifacts: Iterable[Artifact]) -> RunCost:
     """The cost of a recorded run whose artifacts are given and published."""
     known = {f"{one.stage}/{one.fingerprint}": one for one in artifacts}
-    began = _moment(record.get("started_at"))
-    made = {name for name, one in known.items() if began is None or was_made_since(one, began)}
+    makers = Makers(read_runs(home))
+    made = {name for name, one in known.items() if (makers.run_of(one) or {}).get("run_id") == record["run_id"]}
     tokens = {row["artifact"]: row["tokens"] for row in run_query(home, _TOKENS).to_pylist()}
     stages, counted = [], set[str]()
     for stage, calls in _calls_by_stage(record, known).items():
@@ -53,15 +53,6 @@ def cost_of_run(home: Path, record: Mapping[str, Any], artifacts: Iterable[Artif
         counted.update(names)
     paid = [known[name].info.get("spent") or {} for name in known if name not in made]
     return RunCost(stages, sum(one.get("requests", 0) for one in paid), sum(one.get("cost", 0.0) for one in paid))
-
-
-def was_made_since(artifact: Artifact, moment: datetime) -> bool:
-    """Whether an artifact was completed at `moment` or later; a moment in whole seconds may lie before it by parts of one."""
-    return datetime.fromisoformat(artifact.manifest["created_at"]) >= moment
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _calls_by_stage(record: Mapping[str, Any], known: Mapping[str, Artifact]) -> dict[str, list[Row]]:

@@ -1,1 +1,1 @@
-"""From verdicts to numbers one can trust: win rates, intervals, agreement, power. numpy and scipy only."""
+"""From verdicts to numbers one can trust: win rates, intervals, agreement, power. no model, no network and no disk."""

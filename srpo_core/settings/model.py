@@ -8,6 +8,7 @@ from srpo_core.form_schema import Rule, absent, given, implies
 from srpo_core.settings.base import Settings
 
 Dtype = Literal["float32", "mixed", "bfloat16"]
+ADAPTER_FILE = "adapter_config.json"  # peft's; a model folder with it holds an adapter
 
 
 class TemplateSettings(Settings, title="Template"):

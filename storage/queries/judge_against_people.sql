@@ -1,8 +1,12 @@
 -- On which labelled pairs does a judge disagree most with what people preferred?
 -- parameter: limit = 20, how many pairs of each judge
 WITH asked AS (
-    SELECT artifact, judge, prompt_id AS pair_id, candidate, human, count(score) AS orders_scored, avg(score) AS score
-    FROM audit_verdicts GROUP BY ALL HAVING orders_scored > 0
+    -- a pair that several audits asked about counts in the newest
+    SELECT v.artifact, judge, prompt_id AS pair_id, candidate, human,
+        count(DISTINCT "order") FILTER (score IS NOT NULL) AS orders_scored, avg(score) AS score
+    FROM audit_verdicts v JOIN artifacts a ON a.stage = 'audits' AND a.fingerprint = v.artifact
+    GROUP BY v.artifact, a.created_at, judge, prompt_id, candidate, human HAVING orders_scored > 0
+    QUALIFY row_number() OVER (PARTITION BY judge, prompt_id ORDER BY a.created_at DESC, v.artifact) = 1
 ), texts AS (
     SELECT l.child AS artifact, p.pair_id, any_value(p.prompt[-1].content) AS prompt, any_value(p.chosen) AS chosen,
         any_value(p.rejected) AS rejected

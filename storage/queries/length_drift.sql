@@ -11,7 +11,7 @@ WITH texts AS (
 ), means AS (
     SELECT policy_id, eval_set, temperature, sampling, revision_index, count(*) AS texts, avg(num_tokens) AS mean_tokens,
         quantile_cont(num_tokens, 0.9) AS p90_tokens, avg(step) AS change, avg((step > 0)::INT) AS share_longer,
-        avg(characters) / nullif(avg(gold_characters) FILTER (characters IS NOT NULL), 0) AS over_gold,
+        avg(characters) FILTER (gold_characters IS NOT NULL) / nullif(avg(gold_characters), 0) AS over_gold,
         avg((finish_reason = 'length')::INT) AS share_cut
     FROM texts GROUP BY ALL
 )

@@ -19,8 +19,13 @@ WITH RECURSIVE judged AS (
 SELECT b.method, b.policy_id, b.eval_set, b.is_ood, b.opponent, b.opponent_policy_id, b.opponent_revision_index, b.judge,
     b.temperature, b.sampling, b.best_revision, round(b.win_rate, 3) AS win_rate,
     min(a.depth) AS depth, a.stage, a.fingerprint, string_agg(DISTINCT a.role, ', ' ORDER BY a.role) AS role, r.created_at, r.git_commit,
-    m.run_id, n.prefect_run, n.deployment, r.info ->> '$.source' AS source,
-    coalesce(r.settings ->> '$.sha256', r.settings ->> '$.commit') AS sha256_or_commit, r.counts
+    m.run_id, n.prefect_run, n.deployment,
+    coalesce(r.info ->> '$.source', r.settings ->> '$.settings.name_or_path', r.info ->> '$.model_folder',
+        CASE a.stage WHEN 'prompts' THEN nullif(array_to_string(r.info ->> '$.sources[*]', ', '), '') END) AS source,
+    coalesce(r.settings ->> '$.sha256', r.settings ->> '$.commit', r.settings ->> '$.settings.commit', nullif(array_to_string(
+        list_concat(r.settings ->> '$.sources[*].sha256', r.settings ->> '$.sources[*].commit',
+            r.settings ->> '$.opponents[*].sha256', r.settings ->> '$.opponents[*].commit'), ', '), '')) AS sha256_or_commit,
+    r.counts
 FROM best b JOIN judged j ON j.policy_id = b.policy_id AND j.eval_set = b.eval_set AND j.opponent = b.opponent AND j.judge = b.judge
     AND j.temperature = b.temperature AND j.sampling = b.sampling AND j.opponent_policy_id IS NOT DISTINCT FROM b.opponent_policy_id
     AND j.opponent_revision_index IS NOT DISTINCT FROM b.opponent_revision_index

@@ -20,7 +20,7 @@ SELECT method, eval_set, opponent, opponent_revision_index, judge, temperature, 
     arg_min(text, revision_index) AS draft, arg_max(text, revision_index) AS last_revision, policy_id
 FROM steps
 GROUP BY method, policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling, prompt_id
-HAVING coalesce(max(step), 1) <= 0 AND change < 0
+HAVING coalesce(max(step), 1) <= 0 AND change < 0 AND count(*) = max(revision_index) + 1  -- all have a score, from the draft on
 QUALIFY row_number() OVER (
     PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling
     ORDER BY change, steps_down DESC, prompt_id) <= $limit

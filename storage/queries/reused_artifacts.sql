@@ -4,5 +4,5 @@ SELECT r.run_id, r.name, r.started_at, u.stage, u.fingerprint, a.created_at AS m
     a.rows, round(a.bytes / 1048576, 2) AS mib
 FROM runs r JOIN run_artifacts u USING (run_id) JOIN artifacts a USING (stage, fingerprint, digest)
 LEFT JOIN made_by m USING (stage, fingerprint)
-WHERE a.created_at < r.started_at AND ($run_id IS NULL OR r.run_id = $run_id)
+WHERE m.run_id IS DISTINCT FROM r.run_id AND ($run_id IS NULL OR r.run_id = $run_id)
 ORDER BY r.started_at DESC, r.run_id, a.created_at, u.stage, u.fingerprint

@@ -4,8 +4,9 @@ WITH calls AS (
     SELECT run_id, stage, min(call) AS first_call, count(*) AS calls, sum(seconds) AS seconds, flatten(list(artifacts)) AS artifacts
     FROM run_stages WHERE $run_id IS NULL OR run_id = $run_id GROUP BY run_id, stage
 ), used AS (
-    SELECT run_id, stage || '/' || fingerprint AS artifact, a.created_at >= r.started_at AS is_made
+    SELECT run_id, stage || '/' || fingerprint AS artifact, m.run_id IS NOT DISTINCT FROM r.run_id AS is_made
     FROM runs r JOIN run_artifacts u USING (run_id) JOIN artifacts a USING (stage, fingerprint, digest)
+    LEFT JOIN made_by m USING (stage, fingerprint)
 )
 SELECT c.run_id, r.name, r.state, r.started_at, c.stage, c.calls,
     count(u.artifact) FILTER (u.is_made) AS made, count(u.artifact) FILTER (NOT u.is_made) AS reused,

@@ -8,15 +8,20 @@ WITH RECURSIVE ancestry AS (
 ), counted AS (
     SELECT stage, fingerprint, map_from_entries(list((name, value))) AS n FROM counts GROUP BY ALL
 ), left_out AS (
-    SELECT l.child AS policy_id, max(c.n['contaminated_pairs']) AS contaminated_pairs
-    FROM lineage l JOIN counted c ON c.stage = 'contamination' AND c.fingerprint = l.parent
+    -- of the pairs that training would read: those held out may overlap, too
+    SELECT l.child AS policy_id, count(DISTINCT p.pair_id) AS contaminated_pairs
+    FROM lineage l JOIN lineage d ON d.child_stage = l.child_stage AND d.child = l.child AND d.parent_stage = 'preferences'
+    LEFT JOIN contamination c ON c.artifact = l.parent
+    LEFT JOIN preferences p ON p.artifact = d.parent AND p.pair_id = c.pair_id AND p.split = 'train'
     WHERE l.child_stage = 'policies' AND l.parent_stage = 'contamination' GROUP BY ALL
 )
 SELECT p.name, p.method, p.seed, d.stage AS data, t.child IS NULL AS is_of_an_ancestor,
-    coalesce(s.settings ->> '$.dataset', s.settings ->> '$.name', s.info ->> '$.source') AS source,
+    coalesce(s.settings ->> '$.dataset', s.settings ->> '$.name', s.info ->> '$.source', d.info ->> '$.source') AS source,
     coalesce(s.settings ->> '$.sha256', s.settings ->> '$.commit', d.settings ->> '$.sha256') AS sha256_or_commit,
     coalesce(cs.n['rows_read'], cd.n['rows_read']) AS rows_read, coalesce(cs.n['pairs'], cd.n['demonstrations'], cd.n['pairs']) AS kept,
     coalesce(cs.n['rejected_rows'], cd.n['rejected_rows']) AS rejected_rows, cd.n['merged_duplicates'] AS duplicates_of_all_sources,
+    CASE d.stage WHEN 'preferences' THEN coalesce((d.info ->> '$.validation_pairs')::BIGINT, 0)
+        + coalesce((d.info ->> '$.test_pairs')::BIGINT, 0) END AS held_out_of_all_sources,
     CASE WHEN t.child IS NOT NULL THEN o.contaminated_pairs END AS contaminated_left_out,
     CASE WHEN t.child IS NOT NULL THEN coalesce(cp.n['pairs_too_long'], cp.n['demonstrations_too_long']) END AS too_long_left_out,
     CASE WHEN t.child IS NOT NULL THEN cp.n['pairs'] END AS pairs_trained_on, d.fingerprint AS data_id, p.policy_id

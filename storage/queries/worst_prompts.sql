@@ -13,7 +13,7 @@ WITH last AS (
 )
 SELECT method, eval_set, opponent, opponent_revision_index, judge, temperature, sampling, revision_index, prompt_id, games,
     round(score, 3) AS score, candidate_text, opponent_text, policy_id
-FROM by_prompt
+FROM by_prompt WHERE by_prompt.score < 0.5
 QUALIFY row_number() OVER (
     PARTITION BY policy_id, eval_set, opponent, opponent_policy_id, opponent_revision_index, judge, temperature, sampling
     ORDER BY score, prompt_id) <= $limit

@@ -9,7 +9,7 @@ import pytest
 from storage.results_db import publish_snapshot
 from storage.schemas import AUDIT_VERDICTS, GAMES, INJECTION_GAMES, KNOCKOUT_MATCHES, SENTINEL_VERDICTS
 from storage.stored_queries import ask_query
-from tests.homes import put, put_completions, put_policy, put_prompts
+from tests.homes import date_artifact, put, put_completions, put_policy, put_prompts
 
 Row = dict[str, Any]
 
@@ -96,3 +96,22 @@ def test_all_rows_together_are_what_was_paid_for_six_replies(costs: list[Row]) -
 
 def test_a_failed_call_is_no_request_of_unknown_cost_once_its_reply_has_come(costs: list[Row]) -> None:
     assert _sum(costs, "requests_of_unknown_cost") == 0 and _sum(costs, "unscored", asked_for="games") == 1
+
+
+def test_every_game_of_a_judge_that_sends_no_requests_counts_its_tokens(tmp_path: Path) -> None:
+    judged = [game(f"g{i}", None, prompt_tokens=100) for i in range(12)]
+    put(tmp_path, "audits", {"part": (judged, AUDIT_VERDICTS)})
+    publish_snapshot(tmp_path, _nothing)
+    (row,) = ask_query(tmp_path, "judge_spending").to_pylist()
+    assert (row["requests"], row["prompt_tokens"]) == (0, 1200)
+
+
+def test_games_completed_again_stay_on_the_day_they_were_first_complete(tmp_path: Path) -> None:
+    info = {"first_complete_at": "2026-01-05T10:00:00+00:00"}
+    audit = put(tmp_path, "audits", {"part": ([game("g1", "r1")], AUDIT_VERDICTS)}, info=info)
+    later = put(tmp_path, "audits", {"part": ([game("g2", "r1")], AUDIT_VERDICTS)})
+    date_artifact(audit, "2026-03-05T10:00:00+00:00")
+    date_artifact(later, "2026-02-05T10:00:00+00:00")
+    publish_snapshot(tmp_path, _nothing)
+    found = {str(row["day"]): row["requests"] for row in ask_query(tmp_path, "judge_spending", {"days": 36500}).to_pylist()}
+    assert found == {"2026-01-05": 1, "2026-02-05": 0}

@@ -79,11 +79,11 @@ def test_looks_are_counted_and_spend_their_level_whatever_comes_of_them(tmp_path
     assert champion(tmp_path) is None
 
 
-def test_looks_that_no_decision_names_are_undecided(tmp_path):
-    for name in "abc":
-        record_look(tmp_path, f"look {name}", halved, about(name))
-    record_decision(tmp_path, "b", "rejected", about("b", comparison=2, level=0.25))
-    record_decision(tmp_path, "weak", "rejected", about("d"))  # failed its screening, without a look
+def test_looks_that_no_decision_about_their_policy_followed_are_undecided(tmp_path):
+    record_decision(tmp_path, "weak then", "rejected", about("a"))  # failed its screening that time, without a look
+    for key, name in (("1", "a"), ("2", "b"), ("3", "b"), ("4", "c")):  # the run of the first look at b died
+        record_look(tmp_path, f"look {key}", halved, about(name))
+    record_decision(tmp_path, "b", "rejected", about("b", comparison=3, level=0.125))
     assert [one["policy_id"] for one in undecided_looks(tmp_path)] == ["a", "c"]
 
 

@@ -205,6 +205,13 @@ class TestRoots:
         record_decision(tmp_path, "decision", "rejected", about | {"comparison": look["comparison"], "level": look["level"]})
         assert self.stay(tmp_path) == {}
 
+    def test_a_look_whose_run_died_keeps_nothing_once_the_next_look_at_it_is_decided_on(self, tmp_path: Path) -> None:
+        about = {"policy_id": put(tmp_path, "policies", 0, []).split("/")[1], "by": "retrain", "reason": "screening passed"}
+        first, second = (record_look(tmp_path, key, lambda number, spent: 0.01, about) for key in ("look 1", "look 2"))
+        assert first["comparison"] != second["comparison"] and self.stay(tmp_path)
+        record_decision(tmp_path, "decision", "rejected", about | {"comparison": second["comparison"], "level": 0.01})
+        assert self.stay(tmp_path) == {}
+
     def test_what_the_run_used_that_made_the_champion_stays_however_old_the_run(self, tmp_path: Path) -> None:
         policy, table = put(tmp_path, "policies", 0, []), put(tmp_path, "diagnostics", 0, [])
         put_run(tmp_path, "long-ago", [policy, table], OLD)
@@ -331,6 +338,21 @@ def test_an_artifact_that_arrives_during_the_planning_keeps_its_parents(tmp_path
     monkeypatch.setattr(deletion, "plan_cleaning", planning)
     assert [item.name for item in plan_cleaning(tmp_path, **RULE).going] == [parent]
     assert clean_home(tmp_path, **RULE).going == [] and parent in names(tmp_path)
+
+
+def test_nobody_else_deletes_while_what_was_deleted_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gc that began then would find its own folder for deleted things gone before it can move anything there."""
+    put(tmp_path, "policies", 0, [])
+    empty, held = deletion._empty_trash, []
+
+    def emptying(home: Path) -> None:
+        with try_lease(home / ".publishing") as free:
+            held.append(not free)
+        empty(home)
+
+    monkeypatch.setattr(deletion, "_empty_trash", emptying)
+    clean_home(tmp_path, **RULE)
+    assert held == [True]
 
 
 def test_a_lease_on_a_folder_that_was_deleted_meanwhile_is_one_on_the_new_folder(tmp_path: Path) -> None:

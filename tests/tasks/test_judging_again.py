@@ -106,7 +106,9 @@ def test_reading_stored_replies_again_sends_nothing_and_changes_nothing(tmp_path
         before = rows_of(first)
         second = reread_replies(Match(completions, prompts, judge), tmp_path)
         assert len(server.requests) == 8
-    assert rows_of(second) == before and (second.counts, second.info) == (first.counts, first.info)
+    assert rows_of(second) == before and second.counts == first.counts
+    assert second.info == first.info | {"first_complete_at": first.manifest["created_at"]}
+    assert reread_replies(Match(completions, prompts, judge), tmp_path).info == second.info
 
 
 def test_another_parser_is_another_question_answered_from_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +208,7 @@ def test_calls_that_are_tried_again_are_added_to_what_the_others_took(tmp_path: 
         again = retry_failed_calls(match, tmp_path)
         assert again.info["spent"]["requests"] == len(server.requests) + len(server.probes)
     assert (first.info["requests_answered"], again.info["requests_answered"]) == (5, 6)
+    assert again.info["first_complete_at"] == first.manifest["created_at"]
 
 
 def test_a_spent_budget_ends_the_run_in_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -109,18 +109,15 @@ def test_a_policy_called_gold_is_not_the_gold(tmp_path):
 
 def test_stored_queries_keep_decodings_judges_and_opponents_apart(decoded_twice):
     """Three judged settings of srpo on 'id' for each of two ways of decoding: rule and model against gold, rule against dpo."""
-    asked = {
-        name: ask_query(decoded_twice, name).to_pylist()
-        for name in ("win_rates", "revision_gain", "worst_prompts", "lineage_of_win_rate")
-    }
+    asked = {name: ask_query(decoded_twice, name).to_pylist() for name in ("win_rates", "revision_gain", "lineage_of_win_rate")}
     setting = ("eval_set", "opponent", "opponent_revision_index", "judge", "temperature", "sampling")
     for name, found in asked.items():
         own = [row for row in found if row["method"] == "srpo" and row["eval_set"] == "id"]
         assert len({tuple(row[column] for column in setting) for row in own}) == 2 * 3, name
     last = {
         (row["sampling"], row["revision_index"])
-        for row in asked["worst_prompts"]
-        if row["method"] == "srpo" and row["judge"] == "model"
+        for row in ask_query(decoded_twice, "worst_prompts", {"eval_set": "id"}).to_pylist()
+        if row["method"] == "srpo"
     }
     assert last == {("max_new_tokens=64 top_p=1.0", 3), ("max_new_tokens=8 top_p=1.0", 1)}
     model = {row["win_rate"] for row in asked["lineage_of_win_rate"] if row["judge"] == "model"}

@@ -14,7 +14,6 @@ from storage.runs import read_runs
 from storage.stored_queries import ask_query, list_queries
 from tasks.publishing import publish_results
 from tests.homes import decode_again, make_home, put_audits, put_diagnostics, put_equal_compute
-from tests.operated_home import make_operated_home
 
 Row = dict[str, Any]
 CURVE = ("eval_set", "opponent", "opponent_revision_index", "judge", "temperature", "sampling")
@@ -43,10 +42,9 @@ def ask(home: Path, name: str, **given: Any) -> list[Row]:
     return ask_query(home, name, given).to_pylist()
 
 
-def test_every_stored_query_finds_something_somewhere(made_home: Path, tmp_path: Path) -> None:
-    make_operated_home(tmp_path)
-    publish_results(tmp_path)
-    empty = {name for name in list_queries() if not ask_query(made_home, name).num_rows + ask_query(tmp_path, name).num_rows}
+def test_every_stored_query_finds_something_somewhere(made_home: Path, operated_home: Path) -> None:
+    homes = (made_home, operated_home)
+    empty = {name for name in list_queries() if not sum(ask_query(home, name).num_rows for home in homes)}
     assert empty - WITH_OTHER_DATA == {"settings_that_differ"}  # of the two newest runs, which differ in nothing
 
 
@@ -79,7 +77,8 @@ def test_the_worst_prompts_have_the_lowest_mean_scores_of_the_last_revision(home
     expected = 0
     for of_curve in scores.values():
         last = max(revision for revision, _ in of_curve)
-        means = sorted((sum(v) / len(v), prompt) for (revision, prompt), v in of_curve.items() if revision == last)
+        lost = [(sum(v) / len(v), prompt) for (revision, prompt), v in of_curve.items() if revision == last]
+        means = sorted((mean, prompt) for mean, prompt in lost if mean < 0.5)
         expected += len(means[:5])
         found = {row["prompt_id"]: row["score"] for row in ask(home, "worst_prompts") if row["revision_index"] == last}
         assert all(prompt in found for _, prompt in means[:5])
@@ -162,8 +161,8 @@ def test_the_stages_of_the_demo_take_no_longer_than_the_run(tiny_home: Path) -> 
 
 def test_the_disk_use_of_the_demo_is_that_of_its_files(tiny_home: Path) -> None:
     for row in ask(tiny_home, "disk_use"):
-        listed = [entry["bytes"] for one in list_artifacts(tiny_home, row["stage"]) for entry in one.manifest["files"]]
-        assert row["mib"] == pytest.approx(sum(listed) / 2**20, abs=0.006)
+        files = [file for file in (tiny_home / row["stage"]).rglob("*") if file.is_file() and not file.is_symlink()]
+        assert row["mib"] == pytest.approx(sum(file.stat().st_size for file in files) / 2**20, abs=0.006)
 
 
 def test_no_pair_of_the_demo_is_in_its_evaluation_sets(tiny_home: Path) -> None:
