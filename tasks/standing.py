@@ -18,7 +18,7 @@ from tasks.judging import VERSION as JUDGING_VERSION
 
 # Settings that change no number of a comparison: how the work is spread, what a run is called, who has to agree, and how fast,
 # how patiently and for how much money the judge is asked.
-_OF_ASKING = {
+OF_ASKING = {
     "api_key_variable",
     "max_concurrency",
     "requests_per_minute",
@@ -33,7 +33,7 @@ _OF_ASKING = {
 }
 _NO_NUMBERS: Any = {
     "min_new_pairs": True,
-    "pipeline": {"resources": True, "name": True, "judge": _OF_ASKING},
+    "pipeline": {"resources": True, "name": True, "judge": OF_ASKING},
     "promotion": {"require_approval", "approval_hours"},
 }
 logger = logging.getLogger("srpo")

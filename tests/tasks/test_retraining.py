@@ -7,13 +7,15 @@ import pytest
 
 from srpo_core.errors import InputError
 from srpo_core.scoring.promotion import TextShares, compare
+from srpo_core.settings.judges import ApiJudgeSettings
 from srpo_core.settings.retraining import PromotionSettings, RetrainSettings
 from storage.artifact import Artifact
 from storage.registry import record_decision, record_look
 from storage.schemas import PREFERENCES
+from tasks.judge_identity import fingerprint_settings
 from tasks.proposal import Proposal, proposal_markdown
 from tasks.retraining import check_clusters
-from tasks.standing import Changes, Standing, count_changes, find_standing, identify_look
+from tasks.standing import OF_ASKING, Changes, Standing, count_changes, find_standing, identify_look
 from tests.homes import put, put_prompts
 from tests.retraining import SmallWorld
 from tests.small_training import pair_rows
@@ -55,6 +57,15 @@ def test_pairs_that_were_withdrawn_are_a_reason_to_train_again_and_are_told(tmp_
     assert (
         said is not None and "1 of 4 pairs are new" in said and "2 of its own are withdrawn, fewer than min_new_pairs 4" in said
     )
+
+
+def test_every_setting_of_a_judge_either_tells_its_verdicts_apart_or_is_of_asking():
+    """In neither list a new one would have the same attempt trained again, or share the verdicts of another judge."""
+    judge = ApiJudgeSettings.model_validate({"model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    of_verdicts = set(fingerprint_settings(judge)) - {"preset_hash"}
+    beside = {"repeats"}  # part of the artifact's settings, not of the judge's name
+    assert of_verdicts.isdisjoint(OF_ASKING)
+    assert of_verdicts | OF_ASKING | beside == set(ApiJudgeSettings.model_fields)
 
 
 def asked(folder: Path, judge: dict[str, Any] | None = None, **more: Any) -> RetrainSettings:
