@@ -36,6 +36,7 @@ from flows.commands import (
     verdicts,
 )
 from flows.commands.output import configure_logging
+from flows.endings import unforeseen
 from srpo_core.errors import InputError, WorkFailed
 from storage.errors import BrokenArtifact, UnusableInput
 
@@ -122,14 +123,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return 2, f"{message.rstrip('.')}; `{_command_of(error)} --help` shows what is possible"
     if isinstance(error, ModuleNotFoundError):
         return 1, f"expected the package {error.name}, found it missing; `srpo doctor` shows what this installation lacks"
-    if isinstance(error, OSError) and error.strerror:
-        where = f" at {error.filename}" if error.filename else ""
-        return (
-            1,
-            f"the system refused{where}: {error.strerror}; what is complete stays, so mend that and run the same command again",
-        )
-    found = (str(error).strip().splitlines() or ["no message"])[0]
-    return 1, f"{type(error).__name__}: {found}; this is a bug in srpo (--debug shows where)"
+    ours = not (isinstance(error, OSError) and error.strerror)
+    return 1, unforeseen(error) + ("; this is a bug in srpo (--debug shows where)" if ours else "")
 
 
 def _command_of(error: Any) -> str:

@@ -6,7 +6,7 @@ Does not import Prefect by itself: `srpo run` without a server uses this too.
 import sys
 from typing import NamedTuple
 
-from srpo_core.errors import InputError, WorkFailed
+from srpo_core.errors import InputError, WorkFailed, first_line
 from storage.errors import StorageError
 
 EXPECTED = (InputError, WorkFailed, StorageError)  # their message is one sentence for a person
@@ -42,8 +42,8 @@ def unforeseen(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" at {error.filename}" if error.filename else ""
         return f"the system refused{where}: {error.strerror}; mend that and run again, what is complete stays"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
 
 
 def _is_signal_of_prefect(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from flows.under_prefect.forms import form
 from flows.under_prefect.run_names import called
 from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.form_schema import Names
 from srpo_core.settings.judges import ScoringJudgeSettings, as_judge
 from srpo_core.settings.model import Dtype, GenerationSettings
 from srpo_core.settings.pipeline import EqualComputeSettings
@@ -27,7 +28,7 @@ def name_comparison() -> str:
 @form("equal-compute", name_comparison)
 def compare_at_equal_compute(
     policy: str,
-    prompts: list[str],
+    prompts: Names,
     judge: ScoringJudgeSettings,
     settings: EqualComputeSettings = SETTINGS,
     generation: GenerationSettings = GENERATION,

@@ -15,6 +15,7 @@ from flows.training_stages import Stage
 from srpo_core.settings.judges import ApiJudgeSettings, JudgeSettings
 from storage.artifact import Artifact
 from tasks.judging import judge_completions
+from tasks.sentinel import look_at_sentinel
 from tasks.side_by_side import raise_if_stopped, side_by_side
 
 
@@ -45,6 +46,17 @@ def judge_sets(
         index: one for indices, row in zip(by_set.values(), games, strict=True) for index, one in zip(indices, row, strict=True)
     }
     return [found[index] for index in range(len(calls))]
+
+
+def look_where_asked(
+    completions: Sequence[Artifact], prompts: Sequence[Artifact], judge: JudgeSettings, home: Path, stage: Stage, **spread: Any
+) -> None:
+    """One look at the frozen games of a judge whose settings want them; the first time drafts of `completions` are frozen.
+
+    `spread`: resources and spent. Raises InputError when there is nothing to freeze.
+    """
+    if isinstance(judge, ApiJudgeSettings) and judge.sentinel_games:
+        stage(look_at_sentinel)(completions, prompts, judge, home, **spread)
 
 
 def _in_turn(calls: Sequence[Callable[[], Artifact]]) -> list[Artifact]:

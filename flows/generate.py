@@ -7,6 +7,7 @@ from flows.under_prefect.forms import form
 from flows.under_prefect.run_names import called
 from flows.under_prefect.stage_artifacts import show_made
 from flows.under_prefect.stage_tasks import as_prefect_task, home_folder, model_like, setting_of
+from srpo_core.form_schema import Names
 from srpo_core.settings.model import Dtype, GenerationSettings
 from srpo_core.settings.resources import DecodingResources, Resources
 
@@ -24,7 +25,7 @@ def name_generation() -> str:
 @form("generate", name_generation)
 def generate_revisions(
     policy: str,
-    prompts: list[str],
+    prompts: Names,
     settings: GenerationSettings = SETTINGS,
     dtype: Dtype | None = None,
     resources: DecodingResources = RESOURCES,

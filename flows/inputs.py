@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "SRPO_HOME"
 DEFAULT_HOME = "srpo_home"
+NO_SECTIONS = ("name", "methods", "evaluation", "only_sets")  # settings of a run that are a text or a list
 
 
 def open_home(text: str) -> Path:
@@ -21,11 +22,19 @@ def open_home(text: str) -> Path:
         raise InputError(
             f"expected a local folder as --home, found {text}: a remote home is not possible yet; name a folder of this machine"
         )
-    home = Path(text).expanduser().absolute()
+    home = expand_user(text).absolute()
     existing = next(place for place in (home, *home.parents) if place.exists())
     if not existing.is_dir():
         raise InputError(f"expected a folder as --home, found the file {existing}; name another")
     return home
+
+
+def expand_user(path: str | Path) -> Path:
+    """The path with a folder in the place of ~ or ~name. Raises InputError for a name that no user here has."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"expected a user's folder at the start of {path}, found no such user; write the path out") from error
 
 
 def split_ids(values: Sequence[str]) -> list[str]:
@@ -37,7 +46,9 @@ def require_ids(values: Sequence[str], option: str) -> list[str]:
     """The ids given with `option`. Raises InputError when nothing is left of them."""
     found = split_ids(values)
     if not found:
-        raise InputError(f"expected at least one name with {option}, found {' '.join(values)!r}; name one")
+        from srpo_core.form_schema import AT_LEAST_ONE
+
+        raise InputError(f"{AT_LEAST_ONE} with {option}, found {' '.join(values)!r}; name one")
     return found
 
 
@@ -65,6 +76,11 @@ def find_input(home: Path, stage: str, text: str) -> "Artifact":
     if artifact is None:
         raise InputError(f"expected the artifact {stage}/{matches[0]} in {home}, found it gone; run its stage again")
     return artifact
+
+
+def find_prompts(home: Path, completions: "Artifact") -> "Artifact":
+    """The evaluation set that completions were written for."""
+    return find_input(home, "prompts", completions.manifest["parents"]["prompts"]["fingerprint"])
 
 
 def adopt_model(home: Path, name: str) -> "Artifact":
@@ -122,6 +138,13 @@ def find_policy(home: Path, text: str, outside: Callable[[Path, str], "Artifact"
     return outside(home, text)
 
 
+def by_name(values: Any, where: str) -> dict[str, Any]:
+    """A section of settings, empty for none. Raises InputError for what has no names."""
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"expected settings by name in {where}, found {values!r}; indent its settings below it")
+    return values or {}
+
+
 class StageSettings:
     """The sections of settings of one stage command: a file's, with `--set` put over them."""
 
@@ -132,16 +155,17 @@ class StageSettings:
         from flows.presets import override, read_settings_file
         from srpo_core.settings.pipeline import PipelineSettings
 
-        values = read_settings_file(config.expanduser()) if config else {}
-        unknown = sorted(set(values) - set(PipelineSettings.model_fields))
+        values = read_settings_file(expand_user(config)) if config else {}
+        unknown = sorted(set(values) - set(PipelineSettings.model_fields), key=str)
         if unknown:
             raise InputError(
                 f"unknown setting {unknown[0]} in {config}; the settings there are "
                 f"{', '.join(sorted(PipelineSettings.model_fields))}"
             )
+        values = {name: one if name in NO_SECTIONS else by_name(one, name) for name, one in values.items()}
         if method is not None:
-            special = (values.get("per_method") or {}).get(method) or {}
-            values = values | {own: (values.get(own) or {}) | special}
+            special = by_name(values.get("per_method", {}).get(method), f"per_method.{method}")
+            values = values | {own: values.get(own, {}) | special}
         prefixed = []
         for assignment in assignments:
             head, dot, _ = assignment.partition("=")[0].partition(".")
@@ -157,12 +181,8 @@ class StageSettings:
         """One section, checked, with options that were `given` (not None) put over it. Raises InputError naming the setting."""
         from srpo_core.settings.base import parse_settings
 
-        values = self.values.get(section_name)
-        if values is not None and not isinstance(values, dict):
-            raise InputError(f"expected settings by name in {section_name}, found {values!r}; indent its settings below it")
-        return parse_settings(
-            form, (values or {}) | {key: value for key, value in given.items() if value is not None}, section_name
-        )
+        values = self.values.get(section_name, {})
+        return parse_settings(form, values | {key: value for key, value in given.items() if value is not None}, section_name)
 
     def resources(self) -> Any:
         """How the work is spread."""
@@ -174,7 +194,7 @@ class StageSettings:
         """The model settings; arithmetic is that of `origin`, the policy it starts from, unless said otherwise."""
         from srpo_core.settings.model import ModelSettings
 
-        section = self.values.get("model") or {}
+        section = self.values.get("model", {})
         given: dict[str, Any] = {"name_or_path": name}
         if origin is not None:
             self.values = self.values | {

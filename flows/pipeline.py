@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.evaluation_sets import judge_sets
+from flows.evaluation_sets import judge_sets, look_where_asked
 from flows.recorded_run import run_with_record
 from flows.training_stages import Stage, make_reference, train_against
 from srpo_core.errors import InputError
@@ -28,8 +28,7 @@ from tasks.judge_identity import judge_name
 from tasks.launch import check_processes
 from tasks.newsroom import preference_source, prompt_sources, write_newsroom
 from tasks.preferences import ingest_preferences
-from tasks.prompts import ingest_prompts
-from tasks.sentinel import look_at_sentinel
+from tasks.prompts import has_gold, ingest_prompts
 
 logger = logging.getLogger("srpo")
 
@@ -57,8 +56,7 @@ def run_stages(settings: PipelineSettings, home: Path, stage: Stage) -> None:
     completions = stage(generate_completions)([reference, *policies], prompts, settings.generation, also=also, **shared)
     judging = {"resources": settings.resources, "spent": Spent()}  # one budget for all of them
     judge_sets(completions, {one.digest: one for one in prompts}, settings.judge, home, stage, **judging)
-    if isinstance(settings.judge, ApiJudgeSettings) and settings.judge.sentinel_games:
-        stage(look_at_sentinel)(completions, prompts, settings.judge, home, **judging)
+    look_where_asked(completions, prompts, settings.judge, home, stage, **judging)
     if settings.equal_compute is not None:
         for policy in policies:
             asked = (settings.equal_compute, settings.generation, settings.judge)
@@ -96,7 +94,7 @@ def _prepare_data(settings: PipelineSettings, home: Path, stage: Stage) -> tuple
     preferences = stage(ingest_preferences)(sources.preferences, home)
     prompts = [stage(ingest_prompts)(one, home) for one in sources.evaluation]
     for prompt_set in prompts:
-        if prompt_set.info.get("prompts_without_gold") == prompt_set.counts["prompts"]:
+        if not has_gold(prompt_set):
             name = prompt_set.settings["name"]
             raise InputError(
                 f"expected gold texts in evaluation set {name}, found none; give its opponent's answers, opponent_path"

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from srpo_core.errors import InputError
+from srpo_core.errors import InputError, first_line
 from srpo_core.settings.base import parse_settings
 from srpo_core.settings.pipeline import PipelineSettings
 
@@ -32,7 +32,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = "none" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        reason = "none" if isinstance(error, FileNotFoundError) else first_line(error)
         raise InputError(
             f"expected a YAML file of settings at {path}, found {reason}; see docs/ingestion.md or flows/presets"
         ) from error

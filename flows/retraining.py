@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.endings import ending_of
-from flows.evaluation_sets import judge_sets
+from flows.evaluation_sets import judge_sets, look_where_asked
 from flows.pipeline import check_at_once, locate_sources
 from flows.recorded_run import run_with_record
 from flows.training_stages import Stage, make_reference, train_against
 from srpo_core.errors import InputError
 from srpo_core.judging.request_limits import Spent
 from srpo_core.scoring.promotion import spend_level
-from srpo_core.settings.judges import ApiJudgeSettings
 from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact
 from storage.registry import find_champion, record_decision, record_look
@@ -34,11 +33,10 @@ from tasks.generation import generate_completions
 from tasks.judging import judge_completions
 from tasks.preferences import ingest_preferences
 from tasks.prompt_parts import PARTS, Part, split_prompts
-from tasks.prompts import ingest_prompts
+from tasks.prompts import has_gold, ingest_prompts
 from tasks.proposal import Proposal, comparison_values
 from tasks.publishing import publish_results
 from tasks.retraining import Evaluated, check_clusters, check_start, compare_policies, curves_of
-from tasks.sentinel import look_at_sentinel
 from tasks.standing import Standing, find_begun, find_standing, identify_look
 
 logger = logging.getLogger("srpo")
@@ -153,7 +151,7 @@ def _propose(
     start = champion if settings.start_from == "champion" else None
     if start is not None:
         check_start(start, reference)
-    work = {"model": pipeline.model, "resources": pipeline.resources, "home": home}
+    work: Row = {"model": pipeline.model, "resources": pipeline.resources, "home": home}
     (challenger,) = train_against(reference, preferences, prompts, pipeline.method_settings(), stage, start=start, **work)
     against, judging = champion or reference, {"resources": pipeline.resources, "spent": Spent()}
 
@@ -190,7 +188,7 @@ def _evaluate(
     work = {"model": pipeline.model, "resources": pipeline.resources, "home": home}
     texts = stage(generate_completions)([challenger, champion], prompts, pipeline.generation, **work)
     sets = list(zip(prompts, texts[: len(prompts)], texts[len(prompts) :], strict=True))
-    with_gold = [one for one in sets if one[0].info.get("prompts_without_gold") != one[0].counts["prompts"]]
+    with_gold = [one for one in sets if has_gold(one[0])]
     by_digest = {one.digest: one for one in prompts}
     sides = [one[1] for one in with_gold] + [one[2] for one in with_gold]
     games = judge_sets(sides, by_digest, pipeline.judge, home, stage, **judging)
@@ -203,8 +201,7 @@ def _evaluate(
             meets = {"opponents": champions, "opponent_revision_index": settings.revision_index, **judging}
             found = stage(judge_completions)(challengers, [own], pipeline.judge, home, **meets)
         evaluated.append(Evaluated(own, challengers, champions, found, of_champion.get(own.digest)))
-    if isinstance(pipeline.judge, ApiJudgeSettings) and pipeline.judge.sentinel_games:
-        stage(look_at_sentinel)(texts, prompts, pipeline.judge, home, **judging)
+    look_where_asked(texts, prompts, pipeline.judge, home, stage, **judging)
     return evaluated
 
 

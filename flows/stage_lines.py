@@ -25,13 +25,13 @@ def with_line(stage: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _outcome(result: Any, began: datetime, seconds: float) -> str:
-    from storage.artifact import Artifact
+    from storage.artifact import Artifact, was_made_since
     from storage.names import name_artifact
     from tasks.log_lines import in_words
 
     artifacts = [one for one in (result if isinstance(result, list) else [result]) if isinstance(one, Artifact)]
     names = ", ".join(name for name in map(name_artifact, artifacts) if name)
-    if artifacts and all(datetime.fromisoformat(one.manifest["created_at"]) < began for one in artifacts):
+    if artifacts and not any(was_made_since(one, began) for one in artifacts):
         return f"complete already ({names})" if names else "complete already"
     counts = [(name, count) for one in artifacts for name, count in one.counts.items() if count]
     facts = in_words(dict(counts[:SHOWN_COUNTS])) if len(artifacts) == 1 else ""

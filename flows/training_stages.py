@@ -1,6 +1,6 @@
 """The stages between data and policies, in their order: the reference, the overlap with evaluation sets, its log-probs, training.
 
-Every flow and command that trains puts them together here.
+A pipeline's run and a retraining make their reference here, and every policy of a preference method is trained here.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,14 +37,19 @@ def train_against(
     stage: Stage,
     *,
     start: Artifact | None = None,
+    overlap: Artifact | None = None,
+    rows: Artifact | None = None,
     **work: Any,
 ) -> list[Artifact]:
     """One policy for each of `settings`, without the pairs that overlap with `prompts`; only what is not there yet is computed.
 
-    `start`: the policy whose weights training begins with; none = the reference. `work`: model, resources and home. The layout
-    of the log-probs is that of the first settings; others must be able to share it.
+    `start`: the policy whose weights training begins with; none = the reference. `overlap`, `rows`: the contamination and the
+    log-probs, where they are chosen already. `work`: model, resources and home. The layout of the log-probs is that of the first
+    settings; others must be able to share it.
     """
-    overlap = stage(find_contamination)(preferences, list(prompts), work["home"]) if prompts else None
-    rows = stage(compute_reference)(reference, preferences, settings[0], **work)
+    if prompts:
+        overlap = stage(find_contamination)(preferences, list(prompts), work["home"])
+    if rows is None:
+        rows = stage(compute_reference)(reference, preferences, settings[0], **work)
     more = {} if start is None else {"start": start}
     return stage(train_policies)(reference, preferences, rows, overlap, list(settings), **more, **work)

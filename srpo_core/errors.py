@@ -21,6 +21,11 @@ class HubIsDown(InputError, Transient):
     """The hub does not answer."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of others says first, or its kind where it says nothing; short enough for a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 _BUSY = (408, 429, 500, 502, 503, 504)
 # By name: the HTTP library below a client changes with its version. Being offline by a setting does not pass by itself.
 _FAULTS_OF_THE_NETWORK = {"TransportError", "ConnectionError", "TimeoutError", "Timeout"}

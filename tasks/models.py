@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srpo_core.errors import HubIsDown, InputError, is_network_fault
+from srpo_core.errors import HubIsDown, InputError, first_line, is_network_fault
 from srpo_core.settings.model import GenerationSettings, ModelSettings, TemplateSettings
 from storage import parquet
 from storage.artifact import Artifact, compute_fingerprint, find_artifact, writing
@@ -173,10 +173,9 @@ def _resolve_commit(name: str, revision: str | None) -> str:
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
     except Exception as error:  # of the hub's library or of the HTTP library below it, which changes with its version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         kind = HubIsDown if is_network_fault(error) else InputError
         raise kind(
-            f"expected a model folder or a hub model named {name}, found neither ({reason}); check name and network"
+            f"expected a model folder or a hub model named {name}, found neither ({first_line(error)}); check name and network"
         ) from error
 
 

@@ -145,6 +145,11 @@ def _opponent_answers(opponents: list[Source]) -> dict[str, str]:
     return answers
 
 
+def has_gold(prompts: Artifact) -> bool:
+    """Whether any prompt of an evaluation set has a gold text to judge against."""
+    return prompts.info.get("prompts_without_gold") != prompts.counts["prompts"]
+
+
 def find_contamination(preferences: Artifact, prompts: list[Artifact], home: Path) -> Artifact:
     """Every overlap of a pair with an evaluation prompt (kinds: `srpo_core.data.contamination`); training leaves them out.
 

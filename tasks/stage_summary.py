@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from storage.artifact import Artifact
+from storage.artifact import Artifact, was_made_since
 from storage.names import name_artifact
 from tasks.left_out import LOSSES, count_losses
 from tasks.markdown import bullet, table
-from tasks.run_cost import was_made_since
 
 MOST_PARENTS = 10  # named one by one; a merge may have thousands of sources
 # What is done with an artifact next: a command, in which {id} is its own and {<role>} a parent's fingerprint.

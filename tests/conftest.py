@@ -31,3 +31,15 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.environ.pop(name, None)
     assert main([*TINY_RUN, "--home", str(home)]) == 0
     return home
+
+
+@pytest.fixture(scope="session")
+def operated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published home of `tests/operated_home.py`. Do not change it."""
+    from tasks.publishing import publish_results
+    from tests.operated_home import make_operated_home
+
+    home = tmp_path_factory.mktemp("operated")
+    make_operated_home(home)
+    publish_results(home)
+    return home

@@ -33,7 +33,8 @@ from tests.small_training import (
     settings,
     write_pairs,
 )
-from tests.tasks.test_launch import family, living, wait_until
+from tests.tasks.test_launch import family, living
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
@@ -153,7 +154,7 @@ def test_interrupted_training_leaves_a_checkpoint_and_no_process_and_goes_on_to_
     _, whole, _ = jobs_in(tmp_path / "whole", num_steps=steps)
     _, job, _ = jobs_in(tmp_path / "pieces", num_steps=steps)
     parent = start_parent([job], tmp_path / "run")
-    wait_until(steps_begun(tmp_path / "run"), 60)
+    wait_for(steps_begun(tmp_path / "run"), 60)
     processes = family(parent.pid)
     assert len(processes) == 2
     began = time.monotonic()
@@ -184,7 +185,7 @@ def test_killing_the_launcher_of_two_processes_leaves_none_of_them(tmp_path: Pat
     """SIGKILL to `accelerate launch` itself: its ranks are told by the kernel, stop after their step and leave a checkpoint."""
     _, job, _ = jobs_in(tmp_path, num_steps=100_000)
     parent = start_parent([job], tmp_path / "run", num_processes=2)
-    wait_until(steps_begun(tmp_path / "run"), 90)
+    wait_for(steps_begun(tmp_path / "run"), 90)
     _, launcher, *ranks = processes = family(parent.pid)
     assert len(ranks) == 2
     os.kill(launcher.pid, signal.SIGKILL)
@@ -197,7 +198,7 @@ def test_killing_the_launcher_of_two_processes_leaves_none_of_them(tmp_path: Pat
 def test_interrupting_two_processes_leaves_a_checkpoint(tmp_path: Path) -> None:
     _, job, _ = jobs_in(tmp_path, num_steps=100_000)
     parent = start_parent([job], tmp_path / "run", num_processes=2)
-    wait_until(steps_begun(tmp_path / "run"), 90)
+    wait_for(steps_begun(tmp_path / "run"), 90)
     processes = family(parent.pid)
     parent.send_signal(signal.SIGINT)
     parent.wait(2 * launch.GRACE_SECONDS)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from storage.artifact import Artifact
 
 Row = Mapping[str, Any]
-DEFAULT_PAIRS = {"agreement": 200, "injections": 20, "sentinel": 50}
 RATE_COLUMNS = (  # --json has more
     *("attack", "field", "n_games", "n_unscored", "attack_rate", "ci_low", "ci_high", "rate_both_orders"),
     *("over_control", "over_control_low", "over_control_high"),
@@ -74,25 +73,24 @@ def audit(
         _refuse_with_file({**choosing, "--injections": injections or None, "--sentinel": sentinel or None, **playing, **asking})
         _print_file(file, as_json)
         return
-    mode = _mode(preferences, prompts, frozen, injections, sentinel)
-    _refuse_unused(mode, repeats, {} if preferences else {"--max-pairs": max_pairs, "--seed": seed})
+    from flows.audit_stages import measure_judge
+
+    asked = _settings(
+        _mode(preferences, prompts, frozen, injections, sentinel),
+        {"preferences": preferences, "prompts": prompts, "frozen": frozen, "repeats": repeats, "seed": seed},
+        max_pairs,
+    )
     place, settings = open_home(home), StageSettings("judge", ("resources",), config, assignments)
     judge = judge_settings(settings, kind, model=model, base_url=base_url, preset=preset)
-    count = DEFAULT_PAIRS[mode] if max_pairs is None else max_pairs
-    source = find_input(place, "preferences", preferences) if preferences else None
-    options = {"seed": seed or 0, "resources": settings.resources()}
-    if mode == "agreement" and source is not None:
-        from tasks.agreement_audit import audit_preferences
-
-        asking = options | {"max_pairs": count, "repeats": getattr(judge, "repeats", 1) if repeats is None else repeats}
-        _print_agreement(with_line(audit_preferences)(source, judge, place, **asking), as_json)
-    elif mode == "injections":
-        from tasks.injection_audit import audit_injections
-
-        source = source or find_input(place, "prompts", str(prompts))
-        _print_injections(with_line(audit_injections)(source, judge, place, max_pairs=count, **options), as_json)
+    if asked.kind == "agreement" and repeats is None:
+        asked = asked.model_copy(update={"repeats": getattr(judge, "repeats", 1)})
+    made = measure_judge(asked, judge, place, settings.resources(), with_line)
+    if asked.kind == "sentinel":
+        _print_looks(made, judge, place, as_json)
+    elif asked.kind == "injections":
+        _print_injections(made[0], as_json)
     else:
-        _look(place, judge, source, frozen, count, options, as_json)
+        _print_agreement(made[0], as_json)
 
 
 def _mode(preferences: str | None, prompts: str | None, frozen: str | None, injections: bool, sentinel: bool) -> str:
@@ -102,17 +100,32 @@ def _mode(preferences: str | None, prompts: str | None, frozen: str | None, inje
     if (prompts and not injections) or (frozen and not sentinel):
         found, mate = ("--prompts", "--injections") if prompts and not injections else ("--frozen", "--sentinel")
         raise InputError(f"expected {mate} beside {found}, found {found} alone; add {mate} or leave {found} out")
-    if injections and bool(preferences) == bool(prompts):
-        raise InputError(
-            f"expected one of --preferences and --prompts with --injections, found {'both' if prompts else 'neither'}"
-        )
-    if preferences and frozen:
-        raise InputError("expected one of --preferences and --frozen, found both; --frozen names a set that is frozen already")
     if not (preferences or injections or sentinel):
         raise InputError(
             "expected a FILE of labelled verdicts, --preferences ID, --injections or --sentinel, found none; name one"
         )
     return "injections" if injections else "sentinel" if sentinel else "agreement"
+
+
+def _settings(mode: str, given: Row, max_pairs: int | None) -> Any:
+    """The options as the form's settings, checked by them. Raises InputError also for what a frozen set has no use for."""
+    from srpo_core.settings import audit
+    from srpo_core.settings.base import parse_settings
+
+    forms: dict[str, Any] = {
+        "agreement": audit.AgreementAuditSettings,
+        "injections": audit.InjectionAuditSettings,
+        "sentinel": audit.SentinelAuditSettings,
+    }
+    values = {**given, "num_pairs" if mode == "sentinel" else "max_pairs": max_pairs}
+    where = "srpo audit" if mode == "agreement" else f"srpo audit --{mode}"
+    found = parse_settings(forms[mode], {name: one for name, one in values.items() if one is not None}, where)
+    drawing = [option for option, one in (("--max-pairs", max_pairs), ("--seed", given["seed"])) if one is not None]
+    if mode == "sentinel" and drawing and found.preferences is None:
+        raise InputError(
+            f"expected --preferences beside {drawing[0]} to freeze games, found {drawing[0]} alone; a frozen set keeps its games"
+        )
+    return found
 
 
 def _refuse_with_file(given: Row) -> None:
@@ -121,29 +134,11 @@ def _refuse_with_file(given: Row) -> None:
         raise InputError(f"expected a FILE or {found[0]}, found both; verdicts in a file are measured as they are")
 
 
-def _refuse_unused(mode: str, repeats: int | None, of_a_frozen_set: Row) -> None:
-    if repeats is not None and mode != "agreement":
-        raise InputError(
-            f"expected --repeats with labelled pairs, found it with --{mode}, which asks each question once; leave it out"
-        )
-    found = [name for name, value in of_a_frozen_set.items() if value is not None]
-    if found and mode == "sentinel":
-        raise InputError(
-            f"expected --preferences beside {found[0]} to freeze games, found {found[0]} alone; a frozen set keeps its games"
-        )
-
-
-def _look(
-    home: Path, judge: Any, source: "Artifact | None", frozen: str | None, count: int, options: Mapping[str, Any], as_json: bool
-) -> None:
-    """One look at the frozen games, and the history."""
+def _print_looks(made: "Sequence[Artifact]", judge: Any, home: Path, as_json: bool) -> None:
+    """The looks that were made, in the history of all looks of the judge at the same frozen games."""
     from tasks import sentinel
 
-    if source is not None:
-        games = sentinel.freeze_preferences(source, home, num_pairs=count, seed=options["seed"])
-    else:
-        games = find_input(home, "sentinels", frozen) if frozen else sentinel.find_sentinel(home)
-    made = with_line(sentinel.look)(games, judge, home, resources=options["resources"])
+    games = find_input(home, "sentinels", made[0].manifest["parents"]["sentinel"]["fingerprint"])
     looks = [sentinel.read_look(one) for one in sentinel.list_looks(games, judge, home)]
     values = {
         "sentinel": games.fingerprint,

@@ -91,7 +91,9 @@ def ingest(
 
 def _announce(pairs: Any, began: datetime) -> None:
     """Tell the Prefect server of pairs that were made since; Prefect is imported only for that."""
-    if prefect_server() is None or datetime.fromisoformat(pairs.manifest["created_at"]) < began:
+    from storage.artifact import was_made_since
+
+    if prefect_server() is None or not was_made_since(pairs, began):
         return
     from flows.under_prefect.events import tell_of_pairs
 

@@ -1,6 +1,6 @@
 """`srpo doctor`: what this installation can run, and what each missing part would need; exit status 1 when one is broken.
 
-Where a Prefect server is configured, or the home's own is running, it is looked at as well (flows/server/checks.py).
+Where a Prefect server is configured, or the home's own is running, it is looked at as well (flows/server/installation_checks.py).
 """
 
 import os
@@ -21,6 +21,7 @@ from flows.inputs import DEFAULT_HOME, open_home
 from flows.server.check_line import Check
 from flows.server.environment import prefect_server, served_url
 from flows.server.processes import answers
+from srpo_core.errors import first_line
 
 DISTRIBUTION = "srpo-pipeline"
 LOW_DISK_GIB = 2.0
@@ -99,7 +100,7 @@ def _devices() -> Iterator[Check]:
         yield Check(
             "device",
             "broken",
-            f"torch does not load: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"torch does not load: {first_line(error)}",
             "reinstall torch",
         )
         return
@@ -141,7 +142,7 @@ def _prefect(home: Path) -> Iterator[Check]:
     configured = prefect_server()
     url = configured or served_url(home)
     if url is not None and answers(url, TIMEOUT_SECONDS):
-        yield Check("prefect server", "ok", url)
+        yield Check("prefect server", "ok", url, "" if configured else f"for prefect commands: export PREFECT_API_URL={url}")
         yield from _installation(url)
         yield from _server_log(home, url)
     elif configured is not None:
@@ -166,11 +167,10 @@ def _installation(url: str) -> Iterator[Check]:
 
         yield from check_installation({**os.environ, "PREFECT_API_URL": url})
     except Exception as error:  # noqa: BLE001  (a server of another version, or one that goes away, answers in many ways)
-        found = (str(error).splitlines() or [""])[0]
         yield Check(
             "prefect server",
             "broken",
-            f"{type(error).__name__}: {found}",
+            f"{type(error).__name__}: {first_line(error)}",
             "its log tells more; that of srpo serve is in the home",
         )
 

@@ -8,7 +8,7 @@ import typer
 from flows.commands.judge_options import BaseUrlOption, JudgeModelOption, JudgeOption, PresetOption, judge_settings
 from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_json, print_table
-from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_policy, open_home, require_ids
+from flows.inputs import DEFAULT_HOME, StageSettings, by_name, find_input, find_policy, open_home, require_ids
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -69,11 +69,11 @@ def _settings(settings: StageSettings, samples: int | None, select: list[str], r
     if unknown:
         raise InputError(f"expected --select {', '.join(get_args(DraftSelector))}, found {unknown[0]!r}; name one of them")
     given: Row = {"num_samples": samples, "select": select or None}
-    section = settings.values.get("equal_compute") or {}
+    section = settings.values.get("equal_compute", {})
     if reward_model is not None:
         chosen = select or section.get("select") or DEFAULT_SELECTORS
         given["select"] = [*chosen, *(["reward_model"] if "reward_model" not in chosen else [])]
-        given["reward_model"] = (section.get("reward_model") or {}) | {"model": reward_model}
+        given["reward_model"] = by_name(section.get("reward_model"), "equal_compute.reward_model") | {"model": reward_model}
     elif "reward_model" in select and not section.get("reward_model"):
         raise InputError("expected --reward-model DIR|HUBID for --select reward_model, found none; name a reward model")
     return settings.section("equal_compute", EqualComputeSettings, **given)
@@ -87,7 +87,7 @@ def _decoding(settings: StageSettings, policy: "Artifact", revisions: int | None
 
     file = model_folder(policy) / TEMPLATE_FILE
     own = json.loads(file.read_text(encoding="utf-8")).get("decoding") if file.is_file() else None
-    settings.values = settings.values | {"generation": (own or {}) | (settings.values.get("generation") or {})}
+    settings.values = settings.values | {"generation": (own or {}) | settings.values.get("generation", {})}
     return settings.section("generation", GenerationSettings, num_revisions=revisions)
 
 

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
     from storage.retention import CleaningPlan, Item
 
+MOST_DAYS = 36500
 UNTOUCHED = "never touched: the replies of judges, the records of runs, the registry"
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Artifacts, policies, runs, or champion.")]
 
 
 def gc(
-    days: Annotated[int, typer.Option("--days", metavar="N", min=0, help="What was made or used in the last N days stays.")] = 30,
+    days: Annotated[
+        int, typer.Option("--days", metavar="N", min=0, max=MOST_DAYS, help="What was made or used in the last N days stays.")
+    ] = 30,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without it gc only says what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,

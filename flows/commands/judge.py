@@ -7,7 +7,7 @@ import typer
 from flows.commands.judge_options import BaseUrlOption, JudgeModelOption, JudgeOption, PresetOption, judge_settings
 from flows.commands.options import ConfigOption, HomeOption, JsonOption, SetOption
 from flows.commands.output import print_fields, print_json
-from flows.inputs import DEFAULT_HOME, StageSettings, find_input, open_home, require_ids
+from flows.inputs import DEFAULT_HOME, StageSettings, find_input, find_prompts, open_home, require_ids
 from flows.stage_lines import with_line
 from srpo_core.errors import InputError
 
@@ -37,6 +37,7 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """Judge completions against gold or against another policy, in both orders (settings: judge)."""
+    from flows.evaluation_sets import judge_sets, look_where_asked
     from srpo_core.judging.request_limits import Spent
     from tasks import judging
 
@@ -46,7 +47,7 @@ def judge(
     judged_by = judge_settings(settings, kind, model=model, base_url=base_url, preset=preset, repeats=repeats)
     against = (find_input(place, "completions", opponents) if opponents else None, opponent_revision)
     chosen = [find_input(place, "completions", one) for one in require_ids(completions, "--completions")]
-    sets = [find_input(place, "prompts", one.manifest["parents"]["prompts"]["fingerprint"]) for one in chosen]
+    sets = [find_prompts(place, one) for one in chosen]
     matches = [judging.Match(one, [own], judged_by, *against) for one, own in zip(chosen, sets, strict=True)]
     if plan:
         _print_plan(matches, place, retry_failed, as_json)
@@ -57,9 +58,10 @@ def judge(
     elif retry_failed:
         games = [with_line(judging.retry_failed_calls)(match, place, spent=spent) for match in matches]
     else:
-        options = {"opponents": against[0], "opponent_revision_index": against[1], "resources": settings.resources()}
-        judge_all = with_line(judging.judge_completions)
-        games = [judge_all(one, [own], judged_by, place, spent=spent, **options) for one, own in zip(chosen, sets, strict=True)]
+        options = {"opponents": against[0], "opponent_revision_index": against[1]}
+        spread = {"resources": settings.resources(), "spent": spent}
+        games = judge_sets(chosen, {one.digest: one for one in sets}, judged_by, place, with_line, **options, **spread)
+        look_where_asked(chosen, sets, judged_by, place, with_line, **spread)
     _print_games(games, as_json)
 
 

@@ -26,9 +26,9 @@ def judge_settings(settings: StageSettings, kind: str | None, **given: Any) -> A
         "reward_model": judges.RewardModelJudgeSettings,
         "label_model": judges.LabelModelJudgeSettings,
     }
-    section = settings.values.get("judge") or {}
+    section = settings.values.get("judge", {})
     chosen = kind or section.get("kind") or ("api" if given.get("model") or "model" in section else None)
-    if chosen not in forms:
+    if not isinstance(chosen, str) or chosen not in forms:
         raise InputError(
             f"expected --judge rule, or --judge api, reward_model or label_model with --model NAME, found {chosen or 'none'}; "
             "name one of them"

@@ -9,7 +9,7 @@ import typer
 
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
-from flows.inputs import DEFAULT_HOME, find_policy, open_home
+from flows.inputs import DEFAULT_HOME, expand_user, find_policy, open_home
 from srpo_core.errors import InputError
 
 REMOVED, ADDED = ("[-", "-]"), ("{+", "+}")
@@ -58,7 +58,7 @@ def revise(
 def read_prompt(text: str) -> str:
     """The prompt itself, or the contents of the file after an @. Raises InputError for an empty one or an unreadable file."""
     if text.startswith("@"):
-        path = Path(text[1:]).expanduser()
+        path = expand_user(text[1:])
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +93,7 @@ def _policy_folder(home: str, policy: str) -> tuple[Path, Any]:
     from storage.artifact import MANIFEST
     from tasks.models import model_folder
 
-    folder = Path(policy).expanduser()
+    folder = expand_user(policy)
     if folder.is_dir() and not any((place / MANIFEST).is_file() for place in (folder, folder.absolute().parent)):
         return folder, "float32"
     artifact = find_policy(open_home(home), str(folder) if folder.is_dir() else policy)

@@ -16,8 +16,8 @@ import typer
 
 from flows.commands.options import HomeOption, JsonOption
 from flows.commands.output import print_json
-from flows.inputs import DEFAULT_HOME, HOME_VARIABLE, open_home
-from flows.server.environment import HEARTBEAT_SECONDS, HEARTBEAT_VARIABLE, prefect_server, prefect_setting
+from flows.inputs import DEFAULT_HOME, HOME_VARIABLE, expand_user, open_home
+from flows.server.environment import prefect_server
 from srpo_core.errors import WorkFailed
 
 
@@ -35,7 +35,7 @@ def run(
     """Run everything, from preference pairs to win rates; what is complete is skipped."""
     from flows.presets import resolve_settings
 
-    settings = resolve_settings(preset, config.expanduser() if config else None, assignments)
+    settings = resolve_settings(preset, expand_user(config) if config else None, assignments)
     place, began = open_home(home), time.monotonic()
     run_id = _run_pipeline(settings, place)
     summary = _summarise(settings, place, run_id) | {"seconds": round(time.monotonic() - began, 1)}
@@ -56,19 +56,12 @@ def _run_pipeline(settings: Any, home: Path) -> str:
 
 def _run_watched(settings: Any, home: Path) -> str:
     """The same as a flow run of the server. Raises WorkFailed when a person cancelled it there."""
-    tell_often_of_life()  # before Prefect is imported, which reads it then
     from flows.run import run_pipeline
 
     ended: Any = run_pipeline(settings, str(home), return_state=True)
     if ended.is_cancelled():
         raise WorkFailed(ended.message or "the run was cancelled")
     return str(ended.result())
-
-
-def tell_often_of_life() -> None:
-    """Unless set otherwise, a run says that it lives as often as the server's guard expects, which crashes a silent one."""
-    if prefect_setting(HEARTBEAT_VARIABLE) is None:
-        os.environ[HEARTBEAT_VARIABLE] = str(HEARTBEAT_SECONDS)
 
 
 def _summarise(settings: Any, home: Path, run_id: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 4200
 
 
 def serve(
+    context: typer.Context,
     home: HomeOption = DEFAULT_HOME,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 = also for other machines.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the server and its UI.")] = DEFAULT_PORT,
@@ -29,7 +30,14 @@ def serve(
         ),
     ] = "",
     devices: Annotated[
-        int | None, typer.Option("--devices", min=1, help="Devices: runs that need one wait for each other. New: 1.")
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="How many runs that need a device go at a time; 1 on a new server, else as many as there before.",
+        ),
     ] = None,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start a worker, which starts the runs.")] = True,
 ) -> None:
@@ -49,6 +57,7 @@ def serve(
             f"start it, or unset PREFECT_API_URL to start a server here"
         )
     if uses_given and given is not None:
+        _require_nothing_of_an_own_server(context, given, own)
         environment = client_environment(folder, given, os.environ)
         print(f"using the Prefect server at {given}", flush=True)
     else:
@@ -62,6 +71,18 @@ def serve(
 
     installation = Installation(folder, environment, "" if uses_given else host, port, devices, worker)
     serve_until_ended(installation, lambda text: print(text, flush=True))
+
+
+def _require_nothing_of_an_own_server(context: typer.Context, given: str, own: str) -> None:
+    """Raises InputError for options that say how to start a server where one is used that is there."""
+    names = ["database"] if given.rstrip("/") == own else ["host", "port", "database"]
+    sources = {f"--{name}": context.get_parameter_source(name) for name in names}
+    asked = [option for option, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if asked:
+        raise InputError(
+            f"expected no {', '.join(asked)} with the Prefect server of PREFECT_API_URL (or of the Prefect profile), found that "
+            f"it answers at {given}; leave it out, or unset PREFECT_API_URL to start a server here"
+        )
 
 
 def _load_prefect() -> None:

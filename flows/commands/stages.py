@@ -151,38 +151,33 @@ def _train_policy(
     contamination: str | None,
     prompts: list[str],
 ) -> Any:
+    from flows.training_stages import train_against
     from srpo_core.settings.training import PreferenceSettings
-    from tasks.prompts import find_contamination
-    from tasks.reference import compute_reference
-    from tasks.training import train_policies
 
     training = settings.section("training", PreferenceSettings, method=method)
     start, pairs = find_policy(home, policy), find_input(home, "preferences", preferences)
     options = {"model": settings.model(start), "resources": settings.resources(), "home": home}
     if contamination and prompts:
         raise InputError("expected --contamination or --prompts, found both; --prompts finds the overlap by itself")
-    left_out = find_input(home, "contamination", contamination) if contamination else None
-    if prompts:
-        left_out = with_line(find_contamination)(pairs, [find_input(home, "prompts", one) for one in prompts], home)
-    if reference_rows is None:
-        rows = with_line(compute_reference)(start, pairs, training, **options)
-    else:
-        rows = find_input(home, "reference", reference_rows)
-        _check_parents(rows, {"reference": start, "preferences": pairs})
-    if left_out is not None:
-        _check_parents(left_out, {"preferences": pairs})
-    return with_line(train_policies)(start, pairs, rows, left_out, [training], **options)[0]
+    overlap = _find_made_from(home, "contamination", contamination, {"preferences": pairs})
+    rows = _find_made_from(home, "reference", reference_rows, {"reference": start, "preferences": pairs})
+    sets = [find_input(home, "prompts", one) for one in prompts]
+    return train_against(start, pairs, sets, [training], with_line, overlap=overlap, rows=rows, **options)[0]
 
 
-def _check_parents(artifact: Any, expected: dict[str, Any]) -> None:
-    """Raise InputError when `artifact` was made from other inputs than those named beside it."""
-    for role, parent in expected.items():
+def _find_made_from(home: Any, stage: str, text: str | None, inputs: dict[str, Any]) -> Any:
+    """The artifact that is named, or None. Raises InputError when it was made from others than `inputs`, named beside it."""
+    if text is None:
+        return None
+    artifact = find_input(home, stage, text)
+    for role, parent in inputs.items():
         made_from = artifact.manifest["parents"][role]
         if made_from["digest"] != parent.digest:
             raise InputError(
                 f"expected {artifact.stage}/{artifact.fingerprint} to be made from {role} {parent.fingerprint}, "
                 f"found {made_from['fingerprint']}; name the ones that belong together"
             )
+    return artifact
 
 
 def generate(

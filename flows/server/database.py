@@ -2,7 +2,7 @@
 
 import asyncio
 
-from srpo_core.errors import InputError
+from srpo_core.errors import InputError, first_line
 
 KINDS = ("sqlite+aiosqlite://", "postgresql+asyncpg://")
 SECONDS = 10
@@ -29,6 +29,7 @@ async def _connect(url: str) -> None:
             pass
         await engine.dispose()
     except Exception as error:  # noqa: BLE001  (the driver, SQLAlchemy and the system each have their own)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         name = url.split("://")[0] if "@" not in url else make_url(url).render_as_string(hide_password=True)
-        raise InputError(f"expected to reach the database {name}, found: {reason}; start it, or mend --database") from error
+        raise InputError(
+            f"expected to reach the database {name}, found: {first_line(error)}; start it, or mend --database"
+        ) from error

@@ -7,15 +7,15 @@ refuses: such a mistake shows itself weeks later, in a run that never waits, nev
 import difflib
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from srpo_core.errors import InputError, WorkFailed
+from flows.server.processes import CHECKOUT
+from srpo_core.errors import InputError, WorkFailed, first_line
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = CHECKOUT / "prefect.yaml"
 POOL, DEVICE_QUEUE, OTHER_QUEUE = "local", "device", "default"
 TAG = "srpo"  # on every deployment and so on every run of one; the automations look after runs that have it
@@ -37,13 +37,11 @@ class Deployment(NamedTuple):
         return f"{self.flow_name}/{self.name}"
 
 
-def check_prefect_yaml(path: Path = FILE) -> None:
-    """Raises InputError naming the first mistake: a key nobody reads, an entry point that is none, parameters a flow refuses."""
-    read_deployments(path)
-
-
 def read_deployments(path: Path = FILE) -> list[Deployment]:
-    """The deployments of a prefect.yaml, all of it checked. Imports the flows. Raises InputError as `check_prefect_yaml`."""
+    """The deployments of a prefect.yaml, all of it checked. Imports the flows.
+
+    Raises InputError naming the first mistake: a key nobody reads, an entry point that is none, parameters a flow refuses.
+    """
     content = _read(path)
     _check_keys(content, path)
     found = [_load(entry, path) for entry in content["deployments"]]
@@ -88,7 +86,7 @@ def _check_keys(content: dict[str, Any], path: Path) -> None:
 
 def _check_entry(entry: dict[str, Any], where: str) -> None:
     """Every key of one deployment, down to those of its schedules and triggers."""
-    from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, RawScheduleConfig, WorkPoolConfig
+    from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, WorkPoolConfig
     from prefect.workers.process import ProcessVariables
 
     _require_known(entry, DeploymentConfig.model_fields, where)
@@ -98,10 +96,10 @@ def _check_entry(entry: dict[str, Any], where: str) -> None:
     _require_known(variables, ProcessVariables.model_fields, f"work_pool.job_variables of {where}")
     if isinstance(entry.get("concurrency_limit"), dict):
         _check_limit(entry["concurrency_limit"], ConcurrencyLimitSpec.model_fields, f"concurrency_limit of {where}")
-    for number, schedule in enumerate(entry.get("schedules") or [], 1):
-        _require_known(schedule, RawScheduleConfig.model_fields, f"schedule {number} of {where}")
-    for number, trigger in enumerate(entry.get("triggers") or [], 1):
-        _check_trigger(trigger, f"trigger {number} of {where}")
+    for one, schedule in _each(entry, "schedule", where):
+        _check_schedule(schedule, one)
+    for one, trigger in _each(entry, "trigger", where):
+        _check_trigger(trigger, one)
 
 
 def _check_limit(limit: dict[str, Any], known: Collection[str], where: str) -> None:
@@ -116,18 +114,43 @@ def _check_limit(limit: dict[str, Any], known: Collection[str], where: str) -> N
         )
 
 
+def build_schedule(entry: Mapping[str, Any]) -> Any:
+    """A schedule of the file as Prefect makes it. Raises ValueError where Prefect refuses it."""
+    from prefect.cli.deploy._models import RawScheduleConfig
+    from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+
+    RawScheduleConfig.model_validate(entry)
+    return _schedule_config_to_deployment_schedule(dict(entry))["schedule"]
+
+
+def _check_schedule(schedule: dict[str, Any], where: str) -> None:
+    from prefect.cli.deploy._models import RawScheduleConfig
+
+    _require_known(schedule, RawScheduleConfig.model_fields, where)
+    try:
+        build_schedule(schedule)
+    except ValueError as error:
+        raise InputError(f"expected a schedule Prefect accepts in {where}, found {_reason(error)}; mend it") from error
+
+
 def _check_trigger(trigger: dict[str, Any], where: str) -> None:
     from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
-    from pydantic import ValidationError
 
     try:
         parsed = DeploymentTriggerAdapter.validate_python(trigger)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"expected a trigger Prefect accepts in {where}, found {first['loc']}: {first['msg']}") from error
+    except ValueError as error:
+        raise InputError(f"expected a trigger Prefect accepts in {where}, found {_reason(error)}; mend it") from error
     _require_known(trigger, type(parsed).model_fields, where)
     if "within" in trigger and not isinstance(trigger["within"], int | float):
         raise InputError(f"expected seconds as within in {where}, found {trigger['within']!r}; write a number")
+
+
+def _reason(error: ValueError) -> str:
+    """What Prefect says first, on one line, with the key it is about."""
+    from pydantic import ValidationError
+
+    first: Any = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+    return ": ".join([*map(str, first["loc"]), " ".join(first["msg"].split())])
 
 
 def _require_known(given: Any, known: Collection[str], where: str) -> None:
@@ -136,9 +159,15 @@ def _require_known(given: Any, known: Collection[str], where: str) -> None:
         raise InputError(f"expected keys with values as {where}, found {given!r}; indent them below it")
     for key in given:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"the keys there are {', '.join(sorted(known))}"
-            raise InputError(f"expected a key Prefect reads in {where}, found {key}, which it would ignore; {advice}")
+            raise InputError(
+                f"expected a key Prefect reads in {where}, found {key}, which it would ignore; {_nearest(key, known)}"
+            )
+
+
+def _nearest(name: object, known: Collection[str]) -> str:
+    """What to write instead of a name that is not known: the nearest that is, or all."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
 
 
 def _mapping(entry: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -146,6 +175,15 @@ def _mapping(entry: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"expected keys with values as {key} of {where}, found {value!r}; indent them below it")
     return value
+
+
+def _each(entry: dict[str, Any], kind: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The schedules or triggers of a deployment, each with where it stands."""
+    listed = entry.get(f"{kind}s") or []
+    if not isinstance(listed, list):
+        raise InputError(f"expected a list as {kind}s of {where}, found {listed!r}; begin each with a dash")
+    for number, one in enumerate(listed, 1):
+        yield f"{kind} {number} of {where}", one
 
 
 def _load(entry: dict[str, Any], path: Path) -> Deployment:
@@ -161,8 +199,8 @@ def _load(entry: dict[str, Any], path: Path) -> Deployment:
     try:
         flow: Flow[..., Any] = load_flow_from_entrypoint(f"{path.parent / file}:{function}", use_placeholder_flow=False)
     except Exception as error:  # noqa: BLE001  (importing a file can fail in any way)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"expected a flow at the entrypoint {entry['entrypoint']} in {where}, found {reason}") from error
+        found = first_line(error)
+        raise InputError(f"expected a flow at the entrypoint {entry['entrypoint']} in {where}, found {found}") from error
     return Deployment(str(entry["name"]), flow.name, entry, flow, parameter_schema(flow).model_dump_for_openapi())
 
 
@@ -171,12 +209,12 @@ def _check_parameters(deployment: Deployment, path: Path) -> None:
     where = f"deployment {deployment.name} of {path}"
     given = _mapping(deployment.entry, "parameters", where)
     _check_values(given, deployment, f"parameters of {where}", complete=False)
-    for number, schedule in enumerate(deployment.entry.get("schedules") or [], 1):
-        merged = given | (schedule.get("parameters") or {})  # by top-level name, as the server does
-        _check_values(merged, deployment, f"schedule {number} of {where}", complete=True)
-    for number, trigger in enumerate(deployment.entry.get("triggers") or [], 1):
-        merged = given | (trigger.get("parameters") or {})  # values hold templates until the event comes
-        _check_names(merged, deployment.schema, f"trigger {number} of {where}", complete=True)
+    for one, schedule in _each(deployment.entry, "schedule", where):
+        merged = given | _mapping(schedule, "parameters", one)  # by top-level name, as the server does
+        _check_values(merged, deployment, one, complete=True)
+    for one, trigger in _each(deployment.entry, "trigger", where):
+        merged = given | _mapping(trigger, "parameters", one)  # values hold templates until the event comes
+        _check_names(merged, deployment.schema, one, complete=True)
 
 
 def _check_values(values: dict[str, Any], deployment: Deployment, where: str, *, complete: bool) -> None:
@@ -196,17 +234,12 @@ def _check_values(values: dict[str, Any], deployment: Deployment, where: str, *,
 
 
 def _check_names(values: dict[str, Any], schema: dict[str, Any], where: str, *, complete: bool) -> None:
-    _require_parameters(values, schema["properties"], where)
+    for name in values:
+        if name not in schema["properties"]:
+            advice = _nearest(name, schema["properties"])
+            raise InputError(f"expected a parameter of the flow in {where}, found {name}; {advice}")
     missing = sorted(set(schema.get("required", [])) - set(values)) if complete else []
     if missing:
         raise InputError(
             f"expected a value for {missing[0]} in {where}, found none; nobody fills a form for these runs, so put it there"
         )
-
-
-def _require_parameters(values: dict[str, Any], known: Collection[str], where: str) -> None:
-    for name in values:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"the flow takes {', '.join(known)}"
-            raise InputError(f"expected a parameter of the flow in {where}, found {name}; {advice}")

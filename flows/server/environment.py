@@ -35,14 +35,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def prefect_server() -> str | None:
     """The API URL of the Prefect server that the environment or the active profile names; does not import Prefect."""
-    return prefect_setting("PREFECT_API_URL")
-
-
-def prefect_setting(setting: str) -> str | None:
-    """What the environment or the active profile sets `setting` to, as text; does not import Prefect."""
-    value = os.environ.get(setting)
-    if value:
-        return value
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        return url
     folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml")).expanduser()
     try:
@@ -50,7 +45,7 @@ def prefect_setting(setting: str) -> str | None:
     except (OSError, ValueError):
         return None
     name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    found = (profiles.get("profiles", {}).get(name) or {}).get(setting)
+    found = (profiles.get("profiles", {}).get(name) or {}).get("PREFECT_API_URL")
     return str(found) if found else None
 
 
@@ -72,9 +67,9 @@ def client_environment(home: Path, api_url: str, given: Mapping[str, str]) -> di
         "PREFECT_API_URL": api_url,
         # A process that lost the address fails, and does not start a second, hidden database.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        "NO_PROXY": _without_proxy(given),
     }
-    return DEFAULTS | dict(given) | forced
+    # In both spellings: many programs read the small one alone where it is set.
+    return DEFAULTS | dict(given) | forced | dict.fromkeys(("no_proxy", "NO_PROXY"), _without_proxy(given))
 
 
 def server_environment(home: Path, host: str, port: int, database: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -112,5 +107,5 @@ def served_url(home: Path) -> str | None:
 
 
 def _without_proxy(given: Mapping[str, str]) -> str:
-    listed = given.get("NO_PROXY", given.get("no_proxy", ""))
-    return ",".join(dict.fromkeys([*filter(None, listed.split(",")), "127.0.0.1", "localhost"]))
+    listed = [one.strip() for name in ("no_proxy", "NO_PROXY") for one in given.get(name, "").split(",") if one.strip()]
+    return "*" if "*" in listed else ",".join(dict.fromkeys([*listed, "127.0.0.1", "localhost"]))  # * has to stand alone

@@ -15,8 +15,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from flows.server.automations import LEFT
 from flows.server.deployments import TAG
-
-MOST_RUNS = 200
+from flows.server.pages import read_all
 
 
 def tell_of_left_runs(client: SyncPrefectClient) -> int:
@@ -24,7 +23,7 @@ def tell_of_left_runs(client: SyncPrefectClient) -> int:
     asked = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(LEFT))), tags=FlowRunFilterTags(all_=[TAG])
     )
-    runs = client.read_flow_runs(flow_run_filter=asked, limit=MOST_RUNS)
+    runs = read_all(client.read_flow_runs, flow_run_filter=asked)
     events = [_event(run, run.state.type) for run in runs if run.deployment_id is not None and run.state is not None]
     if events:
         client.request("POST", "/events", json=events).raise_for_status()

@@ -51,8 +51,13 @@ class Process(NamedTuple):
 
 
 def start_process(name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-    """`python -m prefect <arguments>` in the checkout, in a session of its own, its output in `log`."""
+    """`python -m prefect <arguments>` in the checkout, in a session of its own, its output in `log`.
+
+    What `log` had goes to `<log>.1`: a service that starts again at once would lose what tells why it ended.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(log.with_name(f"{log.name}.1"))
     mark = uuid4().hex
     with log.open("wb", buffering=0) as sink:
         process = subprocess.Popen(

@@ -12,20 +12,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
     WorkerFilter,
     WorkerFilterStatus,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
-from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
 from flows.server.automations import (
     HEARTBEAT,
     MISSED_BEATS,
     PENDING_SECONDS,
-    SILENT,
     Windows,
     find_automations,
     guards,
@@ -34,6 +33,7 @@ from flows.server.automations import (
 from flows.server.check_line import Check, verdict
 from flows.server.deployments import DEVICE_QUEUE, POOL, Deployment
 from flows.server.environment import HEARTBEAT_VARIABLE
+from flows.server.pages import read_all
 from flows.server.set_up import QUEUES, find_queue
 
 BY_SERVE = "`srpo serve` sets it right"
@@ -49,7 +49,7 @@ RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's processes
 def check_runs(client: SyncPrefectClient, wanted: Sequence[Deployment], windows: Windows) -> Iterator[Check]:
     """All of it; `wanted` are the deployments of prefect.yaml."""
     yield check_guards(client, windows)
-    yield check_heartbeats(client, wanted)
+    yield check_heartbeats(wanted, windows)
     yield check_worker(client)
     yield check_queues(client)
     runs = open_runs(client, {one.flow_name for one in wanted})
@@ -69,34 +69,18 @@ def check_guards(client: SyncPrefectClient, windows: Windows) -> Check:
             faults.append(f"{len(found)} of {one.name!r}")
         elif not found[0].enabled:
             faults.append(f"switched off: {one.name!r}")
-        elif not is_as_wanted(_with_window_of(found[0], one), found[0]):
+        elif not is_as_wanted(found[0], one):
             faults.append(f"changed: {one.name!r}")
     needed = f"without them a run whose process died stays Running for ever; {BY_SERVE}"
     return verdict("automations", faults, f"{len(guards(windows))}, enabled", needed)
 
 
-def _with_window_of(found: AutomationCore, wanted: AutomationCore) -> AutomationCore:
-    """`wanted` with the window and message of `found`: a person may choose them; `check_heartbeats` says if it is too short."""
-    return wanted.model_copy(
-        update={
-            "trigger": wanted.trigger.model_copy(update={"within": getattr(found.trigger, "within", None)}),
-            "actions": [
-                one.model_copy(update={"message": getattr(other, "message", None)})
-                for one, other in zip(wanted.actions, found.actions, strict=False)
-            ],
-        }
-    )
-
-
-def check_heartbeats(client: SyncPrefectClient, wanted: Sequence[Deployment]) -> Check:
+def check_heartbeats(wanted: Sequence[Deployment], windows: Windows) -> Check:
     """Runs tell that they live several times within the window after which they are taken for dead."""
-    window = next(
-        (one.trigger.within.total_seconds() for one in find_automations(client, SILENT) if isinstance(one.trigger, EventTrigger)),
-        None,
-    )
-    slow = sorted(one.name for one in wanted if window is not None and window < MISSED_BEATS * _beat(one.entry))
-    faults = [f"healthy runs of {', '.join(slow)} would be taken for dead: a beat less often than every {window} s / 3"]
-    well = f"{MISSED_BEATS} or more within {window:.0f} s" if window is not None else "no automation waits for them"
+    beat = windows.running / MISSED_BEATS
+    slow = sorted(one.name for one in wanted if _beat(one.entry) > beat)
+    faults = [f"healthy runs of {', '.join(slow)} would be taken for dead: a beat less often than every {beat:.0f} s"]
+    well = f"{MISSED_BEATS} or more within {windows.running:.0f} s"
     needed = f"job_variables.env.{HEARTBEAT_VARIABLE} in prefect.yaml, in seconds; 30 is the least"
     return verdict("heartbeats", faults if slow else [], well, needed)
 
@@ -144,27 +128,25 @@ def check_queues(client: SyncPrefectClient) -> Check:
 def open_runs(client: SyncPrefectClient, flow_names: set[str]) -> list[FlowRun]:
     """Runs of these flows that are neither ended nor due later."""
     types = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.SCHEDULED]
-    runs = client.read_flow_runs(
+    later = FlowRunFilterStateName(not_any_=["Scheduled"])
+    return read_all(
+        client.read_flow_runs,
         flow_filter=FlowFilter(name=FlowFilterName(any_=sorted(flow_names))),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
-        limit=200,
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types), name=later)),
     )
-    return [run for run in runs if run.state is not None and run.state.name != "Scheduled"]
 
 
 def check_silent_runs(client: SyncPrefectClient, runs: Sequence[FlowRun], seconds: float = SILENT_SECONDS) -> Check:
     """No run is in a state it should long have left; one that is at work was heard of within `seconds`."""
     running = [run for run in runs if _is(run, StateType.RUNNING) and _age(run) > seconds]
     heard = _heard(client, running, seconds)
-    stuck = [f"{run.name} is Running without a sign of life" for run in running if f"prefect.flow-run.{run.id}" not in heard]
+    silent = [run for run in running if f"prefect.flow-run.{run.id}" not in heard]
     limits = {StateType.PENDING: PENDING_SECONDS + 60, StateType.CANCELLING: CANCELLING_SECONDS}
-    stuck += [
-        f"{run.name} is {run.state.name} for {_age(run) / 60:.0f} min"
-        for run in runs
-        for kind, seconds in limits.items()
-        if run.state is not None and _is(run, kind) and _age(run) > seconds
-    ]
-    needed = "cancel it in the UI, or `prefect flow-run cancel --force`; running it again continues from what is complete"
+    waiting = [run for run in runs for kind, limit in limits.items() if _is(run, kind) and _age(run) > limit]
+    stuck = [f"{run.name} is Running without a sign of life" for run in silent]
+    stuck += [f"{run.name} is {run.state.name} for {_age(run) / 60:.0f} min" for run in waiting if run.state is not None]
+    commands = [f"prefect flow-run cancel {run.id}" for run in [*silent, *waiting] if not _is(run, StateType.CANCELLING)]
+    needed = "; ".join([*commands, "after 5 min of Cancelling the server ends a run; Retry continues from what is complete"])
     return verdict("open runs", stuck, f"{len(running)} at work for long, each heard of", needed)
 
 

@@ -29,7 +29,7 @@ class Installation(NamedTuple):
     environment: Mapping[str, str]  # of flows/server/environment.py
     host: str = ""  # where an own server listens; empty = the server of the environment is used
     port: int = 0
-    devices: int | None = None  # None = leave the limit that is there
+    devices: int | None = None  # None = as many as the limit that is there
     with_worker: bool = True
 
     @property
@@ -46,18 +46,20 @@ class Installation(NamedTuple):
 def serve(installation: Installation, say: Callable[[str], None]) -> None:
     """Start everything, tell what to do next, and wait; returns at once where nothing is left to run.
 
-    Raises InputError for a port that is taken, a home that is being served or a wrong prefect.yaml, and WorkFailed when a process
-    ends by itself. However it ends, every process has ended when it returns.
+    Raises InputError for a port that is taken, a home that is being served, more devices than are seen or a wrong prefect.yaml,
+    and WorkFailed when a process ends by itself. However it ends, every process has ended when it returns.
     """
     _hang_up_is_an_end()
+    if installation.with_worker:
+        _choose_devices(installation.devices or 1, installation.environment)
     with ExitStack() as running:
         running.enter_context(_only_one(installation))
         server = running.enter_context(_server(installation)) if installation.host else None
         read_deployments()  # while the server starts
         if server is not None:
             wait_for_server(server, installation.api_url)
-        _set_up(installation)
-        workers = running.enter_context(_workers(installation)) if installation.with_worker else []
+        devices = _set_up(installation)
+        workers = running.enter_context(_workers(installation, devices)) if installation.with_worker else []
         say(_welcome(installation, workers))
         _watch([*([server] if server else []), *workers])
 
@@ -68,11 +70,14 @@ def _hang_up_is_an_end() -> None:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
-def _set_up(installation: Installation) -> None:
-    from flows.server.set_up import open_client, set_up
+def _set_up(installation: Installation) -> int:
+    """Everything on the server; how many devices its queue says there are."""
+    from flows.server.set_up import find_queue, open_client, set_up
 
     with open_client(installation.environment) as client:
         set_up(client, installation.environment, installation.devices)
+        queue = find_queue(client, DEVICE_QUEUE)
+    return (queue.concurrency_limit if queue is not None else None) or 1
 
 
 @contextmanager
@@ -90,10 +95,10 @@ def _server(installation: Installation) -> Iterator[Process]:
 
 
 @contextmanager
-def _workers(installation: Installation) -> Iterator[list[Process]]:
+def _workers(installation: Installation, devices: int) -> Iterator[list[Process]]:
     workers: list[Process] = []
     try:
-        for name, queues, environment in _plan_workers(installation):
+        for name, queues, environment in _plan_workers(devices, installation.environment):
             log = state_folder(installation.home) / f"{name}.log"
             arguments = ["worker", "start", "--pool", POOL, "--name", f"{socket.gethostname()}-{name}", *queues]
             workers.append(start_process(name, arguments, environment, log))
@@ -103,18 +108,26 @@ def _workers(installation: Installation) -> Iterator[list[Process]]:
             end_workers(workers)
 
 
-def _plan_workers(installation: Installation) -> Iterator[tuple[str, list[str], Mapping[str, str]]]:
+def _plan_workers(devices: int, environment: Mapping[str, str]) -> Iterator[tuple[str, list[str], Mapping[str, str]]]:
     """Name, options and environment of each: one for everything, or one per device that sees this device alone, and one more."""
-    devices, environment = installation.devices or 1, installation.environment
     if devices == 1:
         yield "worker", [], environment
         return
-    visible = [one for one in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    for index in range(devices):
-        device = visible[index] if index < len(visible) else str(index)
+    for device in _choose_devices(devices, environment):
         options = ["--work-queue", DEVICE_QUEUE, "--limit", "1"]
         yield f"worker-device-{device}", options, {**environment, "CUDA_VISIBLE_DEVICES": device}
     yield "worker-default", ["--work-queue", OTHER_QUEUE], environment
+
+
+def _choose_devices(number: int, environment: Mapping[str, str]) -> list[str]:
+    """The first so many of CUDA_VISIBLE_DEVICES, or of the machine where it is not set. Raises InputError when it names fewer."""
+    visible = [one.strip() for one in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    if visible and number > len(visible):
+        raise InputError(
+            f"expected {number} devices (--devices, or the limit of the queue {DEVICE_QUEUE}), found {len(visible)} in "
+            f"CUDA_VISIBLE_DEVICES={','.join(visible)}; give --devices {len(visible)}, or let more be seen"
+        )
+    return visible[:number] or [str(index) for index in range(number)]
 
 
 def _watch(processes: Sequence[Process]) -> None:
@@ -187,6 +200,8 @@ def _welcome(installation: Installation, workers: Sequence[Process]) -> str:
         "  prefect deployment run run/demo",
         "  srpo doctor",
     ]
+    if len(workers) > 1:
+        lines.insert(3, f"workers   {', '.join(one.name for one in workers)}")
     if not workers:
         lines.append("No worker was started; docs/prefect.md tells how to start one.")
     if installation.host or workers:

@@ -3,13 +3,12 @@
 Doing it again changes only what has changed; settings a person has made there on purpose, a paused queue or another limit, stay.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import WorkQueue
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
@@ -17,10 +16,10 @@ from prefect.workers.process import ProcessWorker
 from flows.server.automations import Windows, ensure_guards
 from flows.server.deployments import DEVICE_QUEUE, FILE, OTHER_QUEUE, POOL, deploy
 from flows.server.left_runs import tell_of_left_runs
+from flows.server.pages import read_all
 from srpo_core.errors import InputError
 
 POOL_TYPE = "process"
-DEPLOYMENTS_PER_PAGE = 200
 QUEUES = {
     DEVICE_QUEUE: "Runs that need the device; the limit is how many devices there are.",
     OTHER_QUEUE: "Runs that need no device: reading data, judges behind an API, publishing.",
@@ -49,18 +48,12 @@ def set_up(
     ensure_queues(client, devices)
     ensure_guards(client, windows)
     tell_of_left_runs(client)
-    paused = [one.id for one in _all_deployments(client) if one.paused]
-    deploy(environment, path)
-    for deployment in paused:  # deploying resumes what a person has paused
-        client.pause_deployment(deployment)
-
-
-def _all_deployments(client: SyncPrefectClient) -> Iterator[DeploymentResponse]:
-    """Page by page: the server gives so many at once and no more."""
-    found = 0
-    while page := client.read_deployments(limit=DEPLOYMENTS_PER_PAGE, offset=found):
-        yield from page
-        found += len(page)
+    paused = [one.id for one in read_all(client.read_deployments) if one.paused]
+    try:
+        deploy(environment, path)
+    finally:  # deploying resumes what a person has paused, also when it fails half-way
+        for deployment in paused:
+            client.pause_deployment(deployment)
 
 
 def ensure_pool(client: SyncPrefectClient) -> None:

@@ -51,8 +51,7 @@ def emit_assets(result: Any, began: datetime) -> None:
 
 def _made_since(artifact: "Artifact", began: datetime) -> "Iterator[Artifact]":
     """The artifact and its ancestors, as far as they were completed since."""
-    from storage.artifact import find_artifact
-    from tasks.run_cost import was_made_since
+    from storage.artifact import find_artifact, was_made_since
 
     if not was_made_since(artifact, began):
         return

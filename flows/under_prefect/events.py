@@ -65,12 +65,12 @@ def tell_of_pairs(preferences: "Artifact", began: datetime, command: str | None 
     """
     from prefect.context import FlowRunContext
 
+    from storage.artifact import was_made_since
     from tasks.new_pairs import count_first_seen
 
     context = FlowRunContext.get()
     first_began = getattr(context.flow_run, "start_time", None) if context else None  # kept when a run is retried
-    made_at = datetime.fromisoformat(preferences.manifest["created_at"])
-    if made_at < min(began, first_began or began) or not preferences.counts["pairs"]:
+    if not was_made_since(preferences, min(began, first_began or began)) or not preferences.counts["pairs"]:
         return
     home, name = preferences.path.parent.parent, preferences.fingerprint
     payload = {

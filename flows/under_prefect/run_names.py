@@ -1,4 +1,4 @@
-"""Names of flow runs of single stages: by what a person calls the artifacts that their parameters name.
+"""Names of flow runs of single stages: by what a person calls the artifacts and the judge that their parameters name.
 
 A name is only shown: what cannot be looked up is named as it was given.
 """
@@ -18,6 +18,12 @@ def called(parameters: Mapping[str, Any], stage: str, named: Any) -> str:
     texts = [str(one) for one in (named if isinstance(named, list | tuple) else [named]) if one]
     shown = [_called(str(setting_of(parameters, "home") or ""), stage, text) for text in texts[:SHOWN]]
     return ", ".join([*shown, *(["…"] if len(texts) > SHOWN else [])]) or "nothing"
+
+
+def judge_called(judge: Any) -> str:
+    """What a person calls a judge, given as a model or as the server has it: its model's name or folder, else its kind."""
+    model = setting_of({"judge": judge}, "judge", "model")
+    return short_name(str(model)) if model else str(setting_of({"judge": judge}, "judge", "kind"))
 
 
 def _called(home: str, stage: str, text: str) -> str:

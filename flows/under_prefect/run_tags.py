@@ -4,12 +4,12 @@ The server lists runs by tag, so `method:dpo` or `data:train.jsonl` finds every 
 """
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
+from flows.under_prefect.run_names import judge_called
 from flows.under_prefect.stage_tasks import setting_of, short_name
 from srpo_core.settings.pipeline import PipelineSettings
 
@@ -45,10 +45,8 @@ def data_name(settings: Any) -> str:
 
 def tags_of(settings: PipelineSettings) -> list[str]:
     """What the run is found by: preset, methods, judge and data."""
-    judge: Mapping[str, Any] = settings.judge.model_dump()
-    model = str(judge.get("model") or judge["kind"]).rstrip("/").rsplit("/", 1)[-1]
     methods = [f"method:{one}" for one in settings.methods]
-    tags = [f"preset:{settings.name}", *methods, f"judge:{model}", f"data:{data_name(settings)}"]
+    tags = [f"preset:{settings.name}", *methods, f"judge:{judge_called(settings.judge)}", f"data:{data_name(settings)}"]
     return [tag[:LONGEST_TAG] for tag in dict.fromkeys(tags)]
 
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from srpo_core.batches import similar_lengths
-from srpo_core.errors import InputError, WorkFailed
+from srpo_core.errors import InputError, WorkFailed, first_line
 from srpo_core.judging.judge_presets import transcript
 from srpo_core.judging.local_judges import Answer, Fitted, Question, fit_question, length_limit
-from srpo_core.models import arithmetic, first_line, load_tokenizer, model_dtype
+from srpo_core.models import arithmetic, load_tokenizer, model_dtype
 from srpo_core.records import Message, Prompt
 from srpo_core.settings.judges import RewardModelJudgeSettings
 from srpo_core.settings.model import Dtype

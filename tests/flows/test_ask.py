@@ -4,23 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.utilities.callables import parameter_schema
 
 from flows.ask import Question, QuestionParameters, ask_question
 from storage.stored_queries import list_queries
-from tasks.publishing import publish_results
-from tests.operated_home import make_operated_home
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("operated")
-    make_operated_home(folder)
-    publish_results(folder)
-    return folder
 
 
 def test_the_form_offers_every_stored_question_and_every_parameter() -> None:
@@ -33,9 +22,9 @@ def test_the_form_offers_every_stored_question_and_every_parameter() -> None:
     assert "judge_spending" in described["days"]["description"] and "disk_use" not in str(described)
 
 
-def test_an_answer_is_a_table_artifact_with_the_question_above_it(server: None, home: Path) -> None:
+def test_an_answer_is_a_table_artifact_with_the_question_above_it(server: None, operated_home: Path) -> None:
     parameters = QuestionParameters(days=30)
-    assert ask_question("rejected_challengers", parameters, str(home)) == "2 rows"
+    assert ask_question("rejected_challengers", parameters, str(operated_home)) == "2 rows"
     key = ArtifactFilter(key=ArtifactFilterKey(any_=["rejected-challengers"]))
     with get_client(sync_client=True) as client:
         (artifact,) = client.read_artifacts(artifact_filter=key)
@@ -43,6 +32,6 @@ def test_an_answer_is_a_table_artifact_with_the_question_above_it(server: None, 
     assert [row["policy_id"] for row in json.loads(artifact.data)] == ["dpo-2", "dpo-1"]
 
 
-def test_a_parameter_the_question_does_not_take_fails_the_run_with_one_sentence(server: None, home: Path) -> None:
-    state = ask_question("disk_use", QuestionParameters(days=30), str(home), return_state=True)
+def test_a_parameter_the_question_does_not_take_fails_the_run_with_one_sentence(server: None, operated_home: Path) -> None:
+    state = ask_question("disk_use", QuestionParameters(days=30), str(operated_home), return_state=True)
     assert state.is_failed() and "expected a parameter of the query disk_use (none), found 'days'" in (state.message or "")

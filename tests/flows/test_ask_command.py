@@ -7,16 +7,6 @@ import pytest
 
 from flows.cli import main
 from storage.stored_queries import list_queries
-from tasks.publishing import publish_results
-from tests.operated_home import make_operated_home
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("operated")
-    make_operated_home(folder)
-    publish_results(folder)
-    return str(folder)
 
 
 def test_without_a_name_every_question_is_listed_with_its_parameters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -26,9 +16,9 @@ def test_without_a_name_every_question_is_listed_with_its_parameters(capsys: pyt
     assert listed["failed_runs"]["parameters"] == "days=30"
 
 
-def test_parameters_are_set_by_name(capsys: pytest.CaptureFixture[str], home: str) -> None:
-    asked = ["ask", "revision_gain", "--set", "eval_set=id", "--set", "revision_index=2", "--format", "json", "--home", home]
-    assert main(asked) == 0
+def test_parameters_are_set_by_name(capsys: pytest.CaptureFixture[str], operated_home: Path) -> None:
+    asked = ["ask", "revision_gain", "--set", "eval_set=id", "--set", "revision_index=2", "--format", "json"]
+    assert main([*asked, "--home", str(operated_home)]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["revision_index"], row["gain"]) == (2, 0.0)
 
@@ -48,8 +38,8 @@ def test_parameters_are_set_by_name(capsys: pytest.CaptureFixture[str], home: st
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(
-    capsys: pytest.CaptureFixture[str], home: str, words: list[str], found: str
+    capsys: pytest.CaptureFixture[str], operated_home: Path, words: list[str], found: str
 ) -> None:
-    assert main(["ask", *words, "--home", home]) == 2
+    assert main(["ask", *words, "--home", str(operated_home)]) == 2
     output = capsys.readouterr()
     assert output.out == "" and found in output.err and output.err.count("\n") == 1

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.cli import main
+from srpo_core.settings.audit import ONE_SET, ONE_SOURCE
 from tests.judge_server import JudgeServer
 from tests.tasks.judged_texts import write_prompts
 from tests.tasks.test_audit import put_pairs
@@ -95,7 +96,10 @@ def test_a_sentinel_is_frozen_looks_and_shows_its_history(tmp_path: Path, capsys
         (["nowhere.csv"], "nowhere.csv"),
         (["v.csv", "--sentinel"], "expected a FILE or --sentinel, found both"),
         (["v.csv", "--max-pairs", "3"], "expected a FILE or --max-pairs, found both"),
-        (["--sentinel", "--repeats", "3"], "expected --repeats with labelled pairs, found it with --sentinel"),
+        (["--sentinel", "--repeats", "3"], "unknown setting repeats in srpo audit --sentinel"),
+        (["--preferences", "x", "--seed", "-1"], "setting seed in srpo audit: -1 is less than the minimum of 0"),
+        (["--preferences", "x", "--max-pairs", "0"], "setting max_pairs in srpo audit: 0 is less than the minimum of 1"),
+        (["--preferences", "x", "--repeats", "1000"], "1000 is greater than the maximum of 999"),
         (["v.csv", "--seed", "0"], "expected a FILE or --seed, found both"),
         (["v.csv", "--base-url", "http://x"], "expected a FILE or --base-url, found both"),
         (["v.csv", "--config", "x.yaml"], "expected a FILE or --config, found both"),
@@ -104,11 +108,11 @@ def test_a_sentinel_is_frozen_looks_and_shows_its_history(tmp_path: Path, capsys
         (["--sentinel", "--seed", "0"], "expected --preferences beside --seed to freeze games, found --seed alone"),
         (["--sentinel", "--frozen", "x", "--seed", "1"], "expected --preferences beside --seed to freeze games"),
         (["--injections", "--sentinel"], "expected one of --injections and --sentinel"),
-        (["--injections"], "expected one of --preferences and --prompts with --injections, found neither"),
-        (["--injections", "--prompts", "x", "--preferences", "y"], "found both"),
+        (["--injections"], f"srpo audit --injections: {ONE_SOURCE}, found neither"),
+        (["--injections", "--prompts", "x", "--preferences", "y"], f"{ONE_SOURCE}, found both"),
         (["--prompts", "x"], "expected --injections beside --prompts"),
         (["--frozen", "x", "--preferences", "y"], "expected --sentinel beside --frozen"),
-        (["--sentinel", "--frozen", "x", "--preferences", "y"], "expected one of --preferences and --frozen"),
+        (["--sentinel", "--frozen", "x", "--preferences", "y"], f"srpo audit --sentinel: {ONE_SET}, found both"),
         (["--preferences", "x"], "expected --judge"),
         (["--preferences", "x", "--judge", "api"], "model"),
         (["--preferences", "x", "--judge", "oracle"], "found oracle"),

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import app, main
+from flows.cli import app, explain, main
 from flows.commands.revise import changes
+from flows.endings import ending_of
 from flows.inputs import StageSettings, find_input
 from flows.server.environment import prefect_server
 from srpo_core.errors import InputError
@@ -136,6 +137,41 @@ class TestBadInput:
         own = field.removeprefix("training.")
         asked = ("train", "--policy", "p", "--preferences", "q", "--set", f"{own}={value}", "--home", home)
         assert own in refusal(capsys, 2, *asked)
+
+    @pytest.mark.parametrize(
+        ("command", "content", "where"),
+        [
+            ("reference --policy a --preferences b", "model: gpt2", "in model, found 'gpt2'"),
+            ("train --policy a --preferences b", "training: []", "in training, found []"),
+            ("train --policy a --preferences b", "per_method: [a]", "in per_method, found ['a']"),
+            ("train --policy a --preferences b", "per_method: {srpo: hello}", "in per_method.srpo, found 'hello'"),
+            ("judge --completions a", "judge: api", "in judge, found 'api'"),
+            ("equal-compute --policy a --prompts b", "equal_compute: [a]", "in equal_compute, found ['a']"),
+            (
+                "equal-compute --policy a --prompts b --reward-model c",
+                "equal_compute: {reward_model: gpt2}",
+                "in equal_compute.reward_model, found 'gpt2'",
+            ),
+        ],
+    )
+    def test_a_section_without_names_in_a_configuration_file(self, capsys, home, tmp_path, command, content, where):
+        (tmp_path / "c.yaml").write_text(content)
+        found = refusal(capsys, 2, *command.split(), "--config", tmp_path / "c.yaml", "--home", home)
+        assert found == f"srpo: expected settings by name {where}; indent its settings below it"
+
+    def test_names_and_kinds_that_are_no_texts_in_a_configuration_file(self, capsys, home, tmp_path):
+        file = tmp_path / "c.yaml"
+        for content, words in (("{1: a, x: b}", "unknown setting 1"), ("judge: {kind: [a]}", "found ['a']; name one of them")):
+            file.write_text(content)
+            assert words in refusal(capsys, 2, "judge", "--completions", "a", "--config", file, "--home", home)
+
+    def test_the_folder_of_a_user_that_is_not_there(self, capsys):
+        path = "~nobody_of_this_name/x"
+        for asked in (("ls", "--home", path), ("run", "--config", path), ("judge", "--completions", "a", "--config", path)):
+            assert f"at the start of {path}, found no such user" in refusal(capsys, 2, *asked)
+
+    def test_more_days_than_there_were(self, capsys, home):
+        assert "36500" in refusal(capsys, 2, "gc", "--days", "9999999", "--home", home)
 
     def test_missing_configuration_file(self, capsys, home):
         assert "nope.yaml" in refusal(capsys, 2, "run", "--config", "nope.yaml", "--home", home)
@@ -260,6 +296,20 @@ class TestFailures:
         assert "Traceback" in call(capsys, "ask", "--home", home, "--debug")[2]
         monkeypatch.setenv("SRPO_DEBUG", "1")
         assert "Traceback" in call(capsys, "ask", "--home", home)[2]
+
+    @pytest.mark.parametrize(
+        ("error", "sentence"),
+        [
+            (ValueError("one\ntwo"), "ValueError: one"),
+            (KeyError(), "KeyError"),
+            (OSError(28, "No space left", "a.parquet"), "the system refused at a.parquet: No space left; mend"),
+        ],
+    )
+    def test_an_error_nobody_foresaw_is_the_sentence_of_the_runs_record(self, error, sentence):
+        status, said = explain(error)
+        record = ending_of(error).sentence
+        assert status == 1 and record.startswith(sentence)
+        assert said == record + ("" if isinstance(error, OSError) else "; this is a bug in srpo (--debug shows where)")
 
     def test_a_broken_artifact(self, capsys, home):
         artifact = put_preferences(home)

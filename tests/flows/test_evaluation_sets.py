@@ -80,7 +80,7 @@ def test_small_sets_take_about_as_long_as_the_longest_of_them(tmp_path: Path) ->
 def test_games_come_in_the_order_of_the_completions_whoever_ends_first(tmp_path: Path) -> None:
     made = sets_of(tmp_path, 6, 1, policies=("one", "two"))
     written: list[dict[str, Any]] = []
-    recorded = _RecordedStages(unchanged, [], lambda **known: written.append(known))
+    recorded = _RecordedStages(unchanged, [], [], lambda **known: written.append(known))
     with JudgeServer(delay=0.02) as server:
         games = judge_sets(*made, api(server.url), tmp_path, recorded.stage, spent=Spent())
     assert [one.manifest["parents"]["completions"]["fingerprint"] for one in games] == [one.fingerprint for one in made[0]]

@@ -43,6 +43,7 @@ from tests.flows.test_evaluation_sets import sets_of
 from tests.judge_server import JudgeServer, faults_in_turn
 from tests.prefect_server import Installation, prefect_installation
 from tests.tasks.test_judging import api
+from tests.waiting import wait_for
 
 WRITTEN_DOWN_SECONDS = 12  # the server keeps events for up to five seconds before it writes them down
 
@@ -56,14 +57,6 @@ def client(server: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_tasks, "FIRST_DELAY_SECONDS", 0.05)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 def events_about(client: SyncPrefectClient, name: str, resource: str = "") -> list[ReceivedEvent]:

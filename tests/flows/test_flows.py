@@ -304,7 +304,7 @@ def test_bad_input_fails_the_run_with_stage_and_reason_in_one_sentence_and_is_no
 
 def test_an_unknown_id_and_a_remote_home_fail_before_any_stage_starts(run, client, tmp_path):
     for home, policy, reason in ((str(run.home), "ffff", "expected one complete artifact"), ("s3://bucket", "a", "remote home")):
-        state = generate_revisions(policy, [], home=home, return_state=True)
+        state = generate_revisions(policy, ["b"], home=home, return_state=True)
         assert state.is_failed() and reason in state.message
         assert tasks_of(client, state.state_details.flow_run_id) == []
 

@@ -10,6 +10,7 @@ from flows.cli import main
 from storage.artifact import Artifact
 from storage.results_db import open_results
 from tasks.publishing import publish_results
+from tasks.sentinel import CALIBRATION_LOOKS
 from tests.homes import put_completions, put_policy, put_preferences, put_prompts
 from tests.judge_server import JudgeServer, faults_in_turn
 
@@ -76,6 +77,20 @@ def test_failed_calls_are_retried_and_replies_read_again(capsys: Any, completion
     with open_results(_published(completions)) as connection:
         rows = connection.sql("SELECT rung, count(*) FROM games GROUP BY ALL").fetchall()
     assert rows == [("json_schema", 16)]
+
+
+def test_a_judge_with_frozen_games_is_looked_at_each_time_it_judges_and_never_when_it_does_not(
+    capsys: Any, completions: Artifact
+) -> None:
+    with JudgeServer() as server:
+        asked = options(server, "--set", "judge.sentinel_games=2")
+        srpo(capsys, completions, *asked, "--plan")
+        assert server.requests == []
+        srpo(capsys, completions, *asked)
+        assert len(server.requests) == 16 + 2 * CALIBRATION_LOOKS
+        srpo(capsys, completions, *asked)
+        srpo(capsys, completions, *asked, "--reparse")
+        assert len(server.requests) == 16 + 2 * CALIBRATION_LOOKS + 2, "the games were complete, the frozen ones are asked again"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Every deployment in prefect.yaml loads, validates as the server's form does, and says what its preset says.
+"""Every deployment in prefect.yaml loads, has a form that refuses what its settings refuse, and says what its preset says.
 
-Prefect ignores unknown keys of a deployment, and stores the parameter schema when deploying: both mistakes are silent there.
+That its keys are known and its parameters valid is part of reading it: tests/flows/server/test_deployments.py.
 """
 
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from prefect import Flow
-from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, WorkPoolConfig
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.core import ConcurrencyLimitStrategy
@@ -17,7 +16,6 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, is_valid_schema, validate
 
 from flows.presets import list_presets, load_preset
-from flows.under_prefect.forms import check_parameters
 from srpo_core.settings.pipeline import PipelineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,31 +38,11 @@ def test_there_is_a_deployment_for_every_preset_every_stage_and_the_weekly_retra
 
 
 @each_deployment
-def test_a_deployment_has_only_keys_that_prefect_reads(name):
-    deployment = DEPLOYMENTS[name]
-    assert set(deployment) <= set(DeploymentConfig.model_fields)
-    assert set(deployment["work_pool"]) <= set(WorkPoolConfig.model_fields)
-    assert set(deployment.get("concurrency_limit", {})) <= set(ConcurrencyLimitSpec.model_fields)
-    for schedule in deployment.get("schedules", []):
-        assert set(schedule) <= {"cron", "timezone", "slug", "active", "parameters"}
-
-
-@each_deployment
 def test_an_entry_point_is_a_flow_whose_schema_the_server_accepts(name):
     schema = parameter_schema(load(name)).model_dump_for_openapi()
     is_valid_schema(schema)
     described = [field for field, value in schema["properties"].items() if value.get("description")]
     assert sorted(described) == sorted(schema["properties"])
-
-
-@each_deployment
-def test_the_parameters_of_a_deployment_are_valid_in_the_form_and_in_the_flow(name):
-    flow, parameters = load(name), DEPLOYMENTS[name]["parameters"]
-    schema = parameter_schema(flow).model_dump_for_openapi()
-    assert set(parameters) <= set(schema["properties"])
-    validate(parameters, schema, raise_on_error=True, ignore_required=True)
-    if set(schema.get("required", [])) <= set(parameters):
-        check_parameters(flow, parameters)
 
 
 @pytest.mark.parametrize(

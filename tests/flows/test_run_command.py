@@ -1,8 +1,5 @@
-"""`srpo run` against a Prefect server: a person cancels it there, and how often it says that it lives."""
+"""`srpo run` against a Prefect server: a person cancels it there."""
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -36,7 +33,6 @@ def test_a_run_cancelled_in_the_ui_ends_with_one_sentence_and_status_1(
 ) -> None:
     api_url = str(PREFECT_API_URL.value())
     monkeypatch.setenv("PREFECT_API_URL", api_url)
-    monkeypatch.setenv("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # put back afterwards
     monkeypatch.setattr(cancellation, "PERIOD", 0.2)
     threading.Thread(target=cancel_when_it_runs, args=(tmp_path, api_url), daemon=True).start()
     assert main([*TINY_RUN, "--home", str(tmp_path)]) == 1
@@ -44,22 +40,3 @@ def test_a_run_cancelled_in_the_ui_ends_with_one_sentence_and_status_1(
     assert said == f"srpo: {cancellation.CANCELLED}"
     (record,) = read_runs(tmp_path)
     assert record["state"] == "cancelled" and cancellation.CANCELLED in record["failure"]
-
-
-@pytest.mark.parametrize(("given", "profile", "seconds"), [("", "", 30), ("60", "", 60), ("", "45", 45)])
-def test_a_run_says_every_30_seconds_that_it_lives_unless_told_otherwise(
-    tmp_path: Path, given: str, profile: str, seconds: int
-) -> None:
-    """Prefect's default is 180 s, and the server's guard takes a run for dead that is silent for 90 s."""
-    profiles = tmp_path / "profiles.toml"
-    own = f'PREFECT_FLOWS_HEARTBEAT_FREQUENCY = "{profile}"\n' if profile else ""
-    profiles.write_text(f'active = "own"\n[profiles.own]\n{own}')
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_PROFILES_PATH": str(profiles)}
-    environment |= {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": given} if given else {}
-    code = (
-        "from flows.commands.run import tell_often_of_life; tell_often_of_life(); "
-        "from prefect.settings import get_current_settings; print(get_current_settings().flows.heartbeat_frequency)"
-    )
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == str(seconds)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from srpo_core.workers.jobs import GenerateJob, JobFile
 from srpo_core.workers.progress import MARK
 from tasks import launch
 from tests.small_training import SETTINGS_OF_CHAINS, resources
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
@@ -66,14 +66,6 @@ def living(processes: list[psutil.Process]) -> list[str]:
         with suppress(psutil.NoSuchProcess):
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(process.cmdline())[:200])
-    return found
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
     return found
 
 
@@ -242,12 +234,12 @@ launch._command = lambda resources, job_file: [sys.executable, "-c", code]
 launch.run_jobs("train", [any_job(Path({str(tmp_path)!r}))], resources(), Path({str(tmp_path)!r}))
 """
     parent = subprocess.Popen([sys.executable, "-c", script])
-    wait_until(lambda: (tmp_path / "output.log").exists() and "begun" in (tmp_path / "output.log").read_text())
+    wait_for(lambda: (tmp_path / "output.log").exists() and "begun" in (tmp_path / "output.log").read_text())
     processes = family(parent.pid)
     assert len(processes) == 2
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    wait_until(lambda: not living(processes), 10)
+    wait_for(lambda: not living(processes), 10)
 
 
 def test_workers_of_an_attempt_that_lost_its_parent_end_before_the_next_begins(tmp_path: Path, worker: Any) -> None:

@@ -4,16 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.server.processes import CHECKOUT, MARK
 from tests.prefect_server import QUICK, free_port
+from tests.waiting import wait_for
 
 START_SECONDS = 240.0
 SETTINGS = {"PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S", "OPENAI_API_KEY": "no-key"}
@@ -47,11 +48,11 @@ def start_serving(folder: Path, *options: str, port: int | None = None, api_url:
     folder.mkdir(parents=True, exist_ok=True)
     home, output, port = folder / "home", folder / "output.txt", port or free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SRPO_"))}
-    given = {"PREFECT_API_URL": api_url} if api_url else {}
+    given, where = ({"PREFECT_API_URL": api_url}, []) if api_url else ({}, ["--port", str(port)])
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_PROFILES_PATH": str(folder / "profiles.toml")}
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--home", str(home), "--port", str(port), *options],
+            [sys.executable, "-m", "flows.cli", "serve", "--home", str(home), *where, *options],
             env={**kept, **own, **QUICK, **SETTINGS, **given},
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
@@ -63,17 +64,19 @@ def start_serving(folder: Path, *options: str, port: int | None = None, api_url:
     return Served(process, home, output, {**kept, **own, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"})
 
 
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Served]:
+    """`srpo serve` in a folder once everything is up; what is left of it at the end is ended."""
+    served = start_serving(folder, *options)
+    try:
+        wait_until_served(served)
+        yield served
+    finally:
+        end(served)
+
+
 def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of the condition."""
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
-    return value
 
 
 def wait_until_served(served: Served) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.server.deployments import CHECKOUT, FILE, check_prefect_yaml, read_deployments
+from flows.server.deployments import FILE, read_deployments
+from flows.server.processes import CHECKOUT
 from srpo_core.errors import InputError
 
 FLOW = '''
@@ -50,9 +51,16 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"schedules": [{**SCHEDULE, "timezon": "UTC"}]}, ["schedule 1 of deployment weekly", "did you mean timezone?"]),
     ({"schedules": [{**SCHEDULE, "parameters": {"up_to": 3}}]}, ["schedule 1", "up_to", "did you mean upto?"]),
     ({"schedules": [{**SCHEDULE, "parameters": {"upto": 30}}]}, ["schedule 1", "upto", "30"]),
+    ({"schedules": [{**SCHEDULE, "parameters": ["upto"]}]}, ["schedule 1", "parameters", "dictionary"]),
+    ({"schedules": [{**SCHEDULE, "cron": "at four"}]}, ["schedule 1", "cron", "at four"]),
+    ({"schedules": [{**SCHEDULE, "timezone": "Berlin"}]}, ["schedule 1", "timezone", "Berlin"]),
+    ({"schedules": [{**SCHEDULE, "interval": 60}]}, ["schedule 1", "one"]),
+    ({"schedules": 5}, ["schedules of deployment weekly", "found 5", "a list"]),
     ({"parameters": {}}, ["schedule 1", "a value for upto"]),
     ({"parameters": {}, "schedules": []}, ["trigger 1", "a value for upto"]),
     ({"parameters": {"upto": 11}, "schedules": []}, ["parameters of deployment weekly", "11"]),
+    ({"parameters": {1: 3}}, ["parameters of deployment weekly", "found 1", "known are home, upto"]),
+    ({"triggers": [{**TRIGGER, "parameters": ["upto"]}]}, ["trigger 1", "parameters"]),
     ({"parameters": {"upto": 3, "hom": "x"}}, ["hom", "did you mean home?"]),
     ({"triggers": [{**TRIGGER, "expects": ["x"]}]}, ["trigger 1 of deployment weekly", "did you mean expect?"]),
     ({"triggers": [{**TRIGGER, "posture": "Sideways"}]}, ["trigger 1", "posture"]),
@@ -78,7 +86,7 @@ def write(folder: Path, content: Any) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        check_prefect_yaml(path)
+        read_deployments(path)
     return str(caught.value)
 
 
@@ -102,7 +110,7 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path, change, named):
 
 
 def test_keys_at_the_top_are_looked_at_and_anchors_are_allowed(tmp_path):
-    check_prefect_yaml(write(tmp_path, {"definitions": {"anything": 1}, "prefect-version": "3.8.8", "deployments": [GOOD]}))
+    read_deployments(write(tmp_path, {"definitions": {"anything": 1}, "prefect-version": "3.8.8", "deployments": [GOOD]}))
     assert "did you mean deployments?" in refusal(write(tmp_path, {"deployment": [], "deployments": [GOOD]}))
 
 

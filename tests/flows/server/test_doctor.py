@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.states import Crashed, Late, Running
 
 from flows.cli import main
@@ -20,13 +21,15 @@ from flows.server import deployment_checks, run_checks
 from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations
 from flows.server.check_line import Check
 from flows.server.deployment_checks import STEP, check_deployments, check_scheduler
-from flows.server.deployments import CHECKOUT, DEVICE_QUEUE, FILE, POOL, Deployment
+from flows.server.deployments import DEVICE_QUEUE, FILE, POOL, TAG, Deployment
 from flows.server.installation_checks import check_installation
 from flows.server.key_checks import check_keys
-from flows.server.run_checks import check_runs, check_silent_runs, open_runs
+from flows.server.processes import CHECKOUT
+from flows.server.run_checks import check_heartbeats, check_runs, check_silent_runs, open_runs
 from flows.server.set_up import find_queue
 from tests.flows.server.live_server import beat, paused_queue, run_in, stored
-from tests.flows.server.serve_process import SETTINGS, wait_for
+from tests.flows.server.serve_process import SETTINGS
+from tests.waiting import wait_for
 
 
 def test_doctor_finds_everything_in_order(served, wanted, capsys, monkeypatch):
@@ -73,7 +76,7 @@ def automation_off(client: SyncPrefectClient) -> Iterator[None]:
 
 
 @contextmanager
-def window_too_short(client: SyncPrefectClient) -> Iterator[None]:
+def window_changed(client: SyncPrefectClient) -> Iterator[None]:
     ensure_guards(client, Windows(running=45))
     yield
     ensure_guards(client)
@@ -86,6 +89,15 @@ def changed(client: SyncPrefectClient, **values: Any) -> Iterator[None]:
     client.update_deployment(before.id, DeploymentUpdate(**values))
     yield
     client.update_deployment(before.id, DeploymentUpdate(**{name: getattr(before, name) for name in values}))
+
+
+@contextmanager
+def at_another_time(client: SyncPrefectClient) -> Iterator[None]:
+    weekly = stored(client)
+    (before,) = weekly.schedules
+    client.update_deployment_schedule(weekly.id, before.id, schedule=CronSchedule(cron="0 5 * * 1", timezone="Europe/Berlin"))
+    yield
+    client.update_deployment_schedule(weekly.id, before.id, schedule=before.schedule)
 
 
 @contextmanager
@@ -114,8 +126,10 @@ def no_worker(client: SyncPrefectClient) -> Iterator[None]:
 FAULTS: dict[str, tuple[str, Callable[[SyncPrefectClient], Any]]] = {
     "an automation is missing": ("automations", automation_gone),
     "an automation is switched off": ("automations", automation_off),
-    "healthy runs would be crashed": ("heartbeats", window_too_short),
+    "healthy runs would be crashed": ("automations", window_changed),
     "the form is stale": ("forms", lambda client: changed(client, parameter_openapi_schema={"type": "object", "properties": {}})),
+    "the parameters have changed": ("forms", lambda client: changed(client, parameters={"other": 1})),
+    "the schedule has changed": ("forms", at_another_time),
     "another checkout": ("checkout", lambda client: changed(client, pull_steps=[{STEP: {"directory": "/elsewhere"}}])),
     "output through the worker": ("output of runs", lambda client: changed(client, job_variables={"stream_output": True})),
     "a queue is paused": ("queues", paused_queue),
@@ -147,6 +161,35 @@ def test_doctor_finds_that_the_scheduler_makes_no_runs(client, monkeypatch):
     monkeypatch.setattr(deployment_checks, "SCHEDULER_SECONDS", 0.0)
     wait_for(lambda: status_without_runs() == "broken", 30, "a look before they are there again")
     wait_for(lambda: check_scheduler(client, weekly).status == "ok", 30, "the scheduler")
+
+
+def test_runs_that_are_overdue_do_not_speak_for_the_scheduler(client):
+    weekly = {"weekly-retrain": stored(client)}
+    wait_for(lambda: check_scheduler(client, weekly).found.startswith(tuple("123456789")), 30, "scheduled runs")
+    assert check_scheduler(client, weekly, datetime.now(UTC) + timedelta(days=400)).status == "broken"
+
+
+def test_a_run_that_tells_too_seldom_that_it_lives_is_named(wanted):
+    job = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "31"}}
+    seldom = wanted[0]._replace(entry={**wanted[0].entry, "work_pool": {"job_variables": job}})
+    assert check_heartbeats(wanted, Windows()).status == "ok"
+    assert wanted[0].name in check_heartbeats([seldom, *wanted[1:]], Windows()).found
+
+
+def test_what_has_left_the_file_and_is_still_scheduled_ends_by_the_commands_that_doctor_names(served, client, wanted):
+    weekly = stored(client)
+    left = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 6 * * 1"), slug="removed", active=True)
+    client.create_deployment_schedules(weekly.id, [left])
+    client.create_deployment(weekly.flow_id, "renamed", tags=[TAG], schedules=[left])
+
+    def look() -> Check:
+        return next(check for check in check_deployments(client, wanted, FILE.parent) if check.name == "deployments")
+
+    broken = look()
+    assert (broken.status, "renamed" in broken.found, "removed" in broken.found) == ("broken", True, True)
+    for command in broken.needed.split("; "):
+        subprocess.run([sys.executable, "-m", *command.split()], env=served.environment, check=True, capture_output=True)
+    assert look().status == "ok"
 
 
 def test_doctor_finds_a_deployment_that_is_missing_and_one_that_is_left_over(client, wanted):
@@ -198,6 +241,7 @@ def test_doctor_finds_a_run_that_gives_no_sign_of_life(client):
             return check_silent_runs(client, open_runs(client, {"publish"}), seconds=4)
 
         assert (look().status, run.name in look().found) == ("broken", True)
+        assert f"prefect flow-run cancel {run.id};" in look().needed
         wait_for(lambda: beat(client, run) or look().status == "ok", 10, "the heartbeat")
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from prefect.client.schemas.objects import StateType
 from flows.presets import resolve_settings
 from flows.server.processes import end_workers
 from flows.server.set_up import set_up
-from tests.flows.server.serve_process import Served, end, start_serving, wait_for, wait_until_served
+from tests.flows.server.serve_process import Served, serving
 from tests.prefect_server import Installation, free_port, prefect_installation
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 # A training of minutes that can be ended in its first seconds.
@@ -55,29 +57,19 @@ def state_of(installation: Served | Installation, run: UUID):
 
 
 def test_sigterm_gives_a_training_its_checkpoint_and_the_run_its_end(tmp_path):
-    served = start_serving(tmp_path)
-    try:
-        wait_until_served(served)
+    with serving(tmp_path) as served:
         run = start_training(served, served.home)
         before = checkpoints(served.home)
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(60) == 128 + signal.SIGTERM
         assert served.started() == []
         assert checkpoints(served.home) != before
-        again = start_serving(tmp_path, "--no-worker")
-        try:
-            wait_until_served(again)
-            assert state_of(again, run).type == StateType.CRASHED
-        finally:
-            end(again)
-    finally:
-        end(served)
+    with serving(tmp_path, "--no-worker") as again:
+        assert state_of(again, run).type == StateType.CRASHED
 
 
 def test_a_worker_that_dies_ends_the_rest_with_one_sentence(tmp_path):
-    served = start_serving(tmp_path)
-    try:
-        wait_until_served(served)
+    with serving(tmp_path) as served:
         (worker,) = [one for one in served.started() if "worker" in one.cmdline()]
         said = served.output.read_text()
         worker.kill()
@@ -85,26 +77,16 @@ def test_a_worker_that_dies_ends_the_rest_with_one_sentence(tmp_path):
         assert served.started() == []
         (sentence,) = served.output.read_text().removeprefix(said).splitlines()
         assert "expected the worker to go on, found it ended with status -9" in sentence
-    finally:
-        end(served)
 
 
 def test_a_serve_that_is_killed_takes_its_processes_along_and_the_next_one_marks_the_run(tmp_path):
-    served = start_serving(tmp_path)
-    try:
-        wait_until_served(served)
+    with serving(tmp_path) as served:
         run = start_training(served, served.home)
         served.process.kill()
         wait_for(lambda: not served.started(), 40, "the end of every process")
-        again = start_serving(tmp_path)
-        try:
-            wait_until_served(again)
-            wait_for(lambda: state_of(again, run).is_final(), 200, "the automation")
-            assert state_of(again, run).is_crashed()
-        finally:
-            end(again)
-    finally:
-        end(served)
+    with serving(tmp_path) as again:
+        wait_for(lambda: state_of(again, run).is_final(), 200, "the automation")
+        assert state_of(again, run).is_crashed()
 
 
 def test_a_run_whose_worker_and_process_were_killed_is_marked_in_two_minutes(tmp_path):
@@ -140,40 +122,31 @@ def test_a_run_survives_the_death_of_its_worker(tmp_path):
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL in a folder; its URL for `srpo serve`."""
+def postgres() -> Iterator[str]:
+    """A PostgreSQL in a folder of its own, outside of pytest's, which another session may close to others; its URL."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     initdb = shutil.which("initdb") or next((str(place / "initdb") for place in reversed(programs)), None)
     if initdb is None:
         pytest.skip("needs PostgreSQL's initdb")
     port, place = free_port(), Path(initdb).parent
     who = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-    data = folder / "data"
-    data.mkdir(parents=True)
-    if who:
-        for one in (data, folder, *folder.parents):
-            if one.stat().st_uid == 0 and str(one).startswith("/tmp/"):
-                one.chmod(0o755)
-        shutil.chown(data, "postgres")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}"
-    control = [*who, str(place / "pg_ctl"), "-D", str(data), "-w"]
-    subprocess.run([*who, initdb, "-D", str(data), "-A", "trust", "-U", "srpo"], check=True, capture_output=True)
-    subprocess.run([*control, "-o", options, "-l", str(data / "log"), "start"], check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield f"postgresql+asyncpg://srpo@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "fast", "stop"], check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as data:
+        if who:
+            shutil.chown(data, "postgres")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}"
+        control = [*who, str(place / "pg_ctl"), "-D", data, "-w"]
+        subprocess.run([*who, initdb, "-D", data, "-A", "trust", "-U", "srpo"], check=True, capture_output=True)
+        subprocess.run([*control, "-o", options, "-l", f"{data}/log", "start"], check=True, stdout=subprocess.DEVNULL)
+        try:
+            yield f"postgresql+asyncpg://srpo@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "fast", "stop"], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_the_server_keeps_its_state_in_a_postgresql(tmp_path):
-    with postgres(tmp_path / "postgres") as url:
-        served = start_serving(tmp_path / "serve", "--database", url)
-        try:
-            wait_until_served(served)
-            with served.client() as client:
-                wait_for(lambda: any(run.auto_scheduled for run in client.read_flow_runs()), 90, "a scheduled run")
-            assert not (served.home / "prefect" / "prefect.db").exists()
-            served.process.send_signal(signal.SIGINT)
-            assert served.process.wait(60) == 128 + signal.SIGINT
-        finally:
-            end(served)
+    with postgres() as url, serving(tmp_path / "serve", "--database", url) as served:
+        with served.client() as client:
+            wait_for(lambda: any(run.auto_scheduled for run in client.read_flow_runs()), 90, "a scheduled run")
+        assert not (served.home / "prefect" / "prefect.db").exists()
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(60) == 128 + signal.SIGINT

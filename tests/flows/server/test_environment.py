@@ -1,13 +1,15 @@
 """Settings that a server, its worker and its runs share, and which workers are started; without starting anything."""
 
 import stat
+from urllib.request import proxy_bypass
 
 import pytest
 from prefect.settings import Settings
 
+from flows.cli import main
 from flows.server.database import require_database
 from flows.server.environment import address, client_environment, served_url, server_environment, write_profile
-from flows.server.serving import Installation, _plan_workers
+from flows.server.serving import _plan_workers
 from srpo_core.errors import InputError
 
 
@@ -39,6 +41,22 @@ def test_a_persons_settings_win_but_for_where_the_server_is(tmp_path):
     assert own["PREFECT_WORKER_QUERY_SECONDS"] == "7"
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
     assert own["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+
+
+@pytest.mark.parametrize(
+    ("person", "expected"),
+    [
+        ({"no_proxy": ".corp"}, ".corp,127.0.0.1,localhost"),
+        ({"no_proxy": ".corp, localhost", "NO_PROXY": ".corp,intranet"}, ".corp,localhost,intranet,127.0.0.1"),
+        ({"NO_PROXY": "*"}, "*"),  # with anything beside it, it would mean a host of this name
+    ],
+)
+def test_no_proxy_stands_before_the_local_server_however_a_person_spells_it(tmp_path, monkeypatch, person, expected):
+    own = server_environment(tmp_path, "127.0.0.1", 4200, "", {"http_proxy": "http://proxy:3128", **person})
+    assert (own["no_proxy"], own["NO_PROXY"]) == (expected, expected)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_bypass("127.0.0.1:4200")
 
 
 def test_prefect_reads_the_settings_that_an_installation_makes(tmp_path, monkeypatch):
@@ -92,14 +110,23 @@ def test_an_sqlite_file_need_not_be_there(tmp_path):
     require_database(f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
 
 
-def planned(devices: int | None, visible: str = "") -> list[tuple[str, list[str], str]]:
-    environment = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "CUDA_VISIBLE_DEVICES": visible}
-    plan = _plan_workers(Installation(home=None, environment=environment, devices=devices))  # type: ignore[arg-type]
+@pytest.mark.parametrize("option", [["--host", "0.0.0.0"], ["--port", "4300"], ["--database", "postgresql+asyncpg://a@b/c"]])
+def test_what_an_own_server_would_need_is_refused_where_another_is_used(monkeypatch, capsys, tmp_path, option):
+    monkeypatch.setenv("PREFECT_API_URL", "http://server/api")
+    monkeypatch.setattr("flows.server.processes.answers", lambda url: True)
+    assert main(["serve", "--home", str(tmp_path), *option]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"expected no {option[0]} " in sentence and "unset PREFECT_API_URL" in sentence
+
+
+def planned(devices: int, visible: str = "") -> list[tuple[str, list[str], str]]:
+    plan = _plan_workers(devices, {"CUDA_VISIBLE_DEVICES": visible})
     return [(name, options, seen["CUDA_VISIBLE_DEVICES"]) for name, options, seen in plan]
 
 
 def test_one_worker_takes_everything_and_sees_every_device():
-    assert planned(None) == planned(1) == [("worker", [], "")]
+    assert planned(1) == [("worker", [], "")]
+    assert planned(1, "5,7") == [("worker", [], "5,7")]
 
 
 def test_several_devices_have_a_worker_each_that_sees_one_and_runs_one_at_a_time():
@@ -107,3 +134,8 @@ def test_several_devices_have_a_worker_each_that_sees_one_and_runs_one_at_a_time
     other = ["--work-queue", "default"]
     assert planned(2) == [("worker-device-0", own, "0"), ("worker-device-1", own, "1"), ("worker-default", other, "")]
     assert [seen for _, _, seen in planned(2, "5,7")] == ["5", "7", "5,7"]
+
+
+def test_more_devices_than_are_seen_are_refused_and_none_gets_two_workers():
+    with pytest.raises(InputError, match=r"expected 3 devices .*, found 2 in CUDA_VISIBLE_DEVICES=2,3; give --devices 2"):
+        planned(3, "2,3")

@@ -13,7 +13,8 @@ from flows.server.environment import state_folder
 from flows.server.left_runs import tell_of_left_runs
 from flows.server.set_up import find_queue
 from tests.flows.server.live_server import beat, run_in, state_of, stored
-from tests.flows.server.serve_process import start_serving, wait_for
+from tests.flows.server.serve_process import start_serving
+from tests.waiting import wait_for
 
 ON_DEVICE = {"demo", "tldr", "chat", "weekly-retrain", "train-sft", "reference", "train", "generate"}
 

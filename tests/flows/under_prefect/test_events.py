@@ -18,8 +18,9 @@ from flows.ingest import ingest_pairs
 from flows.under_prefect import events
 from storage.artifact import list_artifacts
 from storage.registry import read_registry
-from tests.flows.test_failures import WRITTEN_DOWN_SECONDS, events_about, pairs_file, told_of_pairs, wait_for
+from tests.flows.test_failures import WRITTEN_DOWN_SECONDS, events_about, pairs_file, told_of_pairs
 from tests.homes import put_policy
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -22,6 +22,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 from prefect.utilities.schema_tools.validation import build_error_obj
 
+from flows.inputs import require_ids
 from flows.presets import list_presets, load_preset, override
 from flows.under_prefect.forms import check_parameters
 from flows.under_prefect.secrets import secrets_in_environment
@@ -195,13 +196,38 @@ def test_what_the_settings_allow_the_form_allows_also_with_every_default_filled_
             "'repeats' was unexpected",
         ),
         ("train", {"reference": "a", "preferences": "b", "prompts": [], "settings": {"method": "sft"}}, "'sft' is not one of"),
-        ("generate", {"policy": "a", "prompts": [], "resources": {"checkpoint_every": 3}}, "'checkpoint_every' was unexpected"),
+        (
+            "generate",
+            {"policy": "a", "prompts": ["b"], "resources": {"checkpoint_every": 3}},
+            "'checkpoint_every' was unexpected",
+        ),
     ],
 )
 def test_the_forms_of_single_stages_refuse_too(name, parameters, reason):
     with pytest.raises(ValidationError) as form:
         validate(parameters, schema_of(name), raise_on_error=True)
     assert reason in str(form.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "option"),
+    [
+        ("judge", {"completions": [], "judge": RULE}, "--completions"),
+        ("generate", {"policy": "a", "prompts": []}, "--prompts"),
+        ("equal-compute", {"policy": "a", "prompts": [], "judge": RULE}, "--prompts"),
+    ],
+)
+def test_an_empty_list_is_no_work_done_but_refused_by_the_form_the_run_and_the_command_line(name, parameters, option):
+    with pytest.raises(ValidationError) as form:
+        validate(parameters, schema_of(name), raise_on_error=True)
+    with pytest.raises(InputError) as run:
+        check_parameters(load(name), parameters)
+    with pytest.raises(InputError) as command_line:
+        require_ids([" , "], option)
+    reason = "expected at least one name"
+    assert reason in str(form.value)
+    assert str(run.value) == f"setting {option[2:]} in the parameters of {name}: {reason}"
+    assert str(command_line.value).startswith(f"{reason} with {option}, found")
 
 
 def test_choices_of_a_form_are_those_of_the_code():
