@@ -263,6 +263,21 @@ def test_a_judge_that_is_down_for_a_while_is_tried_again_and_nothing_is_paid_for
     assert games.counts["scored"] == 30
 
 
+def test_the_next_try_waits_longer_and_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def task(**options: Any) -> Callable[[Any], Any]:
+        asked.update(options)
+        return lambda stage: stage
+
+    def reach_the_hub() -> None:
+        pass
+
+    monkeypatch.setattr(stage_tasks, "task", task)
+    as_prefect_task(reach_the_hub)()
+    assert (asked["retry_delay_seconds"](asked["retries"]), asked["retry_jitter_factor"]) == ([10, 20, 40], 0.5)
+
+
 def test_a_refused_key_is_not_tried_again_and_says_what_to_correct(
     client: SyncPrefectClient, tmp_path: Path, quick_retries: None
 ) -> None:
@@ -351,6 +366,21 @@ def test_the_watch_says_whether_it_sent_the_signal(monkeypatch: pytest.MonkeyPat
     assert watch._end(cancelling) and sent == [signal.SIGTERM]
     watch.stop()
     assert not watch._end(cancelling) and len(sent) == 1
+
+
+@pytest.mark.parametrize("kind", [StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED])
+def test_a_run_that_was_cancelled_or_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch, kind: StateType) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(cancellation, "PERIOD", 0.01)
+    monkeypatch.setattr(cancellation, "_read_state", lambda _: State[Any](type=kind))
+    monkeypatch.setattr(signal, "getsignal", lambda number: print)
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    watch = cancellation._Watch(uuid4())
+    looking = threading.Thread(target=watch.look, daemon=True)
+    looking.start()
+    looking.join(10)
+    watch.stop()
+    assert sent == [signal.SIGTERM]
 
 
 # --- a server, a worker, and what kills them ----------------------------------------------------------------------------

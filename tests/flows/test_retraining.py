@@ -106,10 +106,12 @@ def test_an_answer_that_never_comes_is_on_record_and_other_prompts_by_then_are_a
 
 def test_a_decision_of_another_run_meanwhile_is_not_taken_for_ones_own(begun, monkeypatch):
     taken = {"entry": 9, "event": "promoted", "prefect_run": "another"}
-    monkeypatch.setattr(retraining, "record_decision", lambda *_, **__: taken)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(retraining, "record_decision", lambda *_, **against: told.update(against) or taken)
     begun.world.add_pairs("meanwhile", 8, swapped=True)
     with pytest.raises(InputError, match="expected no decision on this attempt yet, found entry 9 of the registry, promoted"):
         retrain(begun.settings(num_steps=2), begun.home, as_it_is)
+    assert told == {"against": champion(begun.home)}
 
 
 def test_killed_while_it_looked_at_the_confirmation_it_goes_on_and_takes_no_second_look(begun):

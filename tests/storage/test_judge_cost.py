@@ -63,6 +63,8 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     put(home, "audits", {"part": ([game("i1", "r5")], INJECTION_GAMES)}, settings={"kind": "injections"})
     put(home, "sentinel_looks", {"part": ([game("s1", "r6", look_index=0)], SENTINEL_VERDICTS)})
     publish_snapshot(home, _nothing)
+    (spent,) = ask_query(home, "judge_spending", {"days": 1}).to_pylist()
+    assert (spent["requests"], spent["prompt_tokens"], spent["cost"]) == (6, 60, 3.0), "the same bill by day"
     return ask_query(home, "judge_cost").to_pylist()
 
 

@@ -136,6 +136,26 @@ def test_the_worker_that_set_a_flow_run_is_remembered_by_what_it_wrote(tmp_path:
     assert trace_lineage(tmp_path, child.fingerprint).nodes[f"preferences/{child.fingerprint}"].prefect_run == "flow-run-2"
 
 
+def test_games_in_which_a_policy_was_the_opponent_alone_are_no_win_rate_of_it(tmp_path: Path) -> None:
+    prompts = put_prompts(tmp_path, "id", "news", 2)
+    own, other = (put_policy(tmp_path, name, "srpo", {}, seed=seed) for seed, name in enumerate(("own", "other")))
+    texts = [put_completions(tmp_path, one, prompts, 0) for one in (own, other)]
+    games = put_games(tmp_path, texts[0], prompts, lambda *_: 1.0, opponents=texts[1])
+    assert trace_lineage(tmp_path, own.fingerprint, "id").roots == [f"games/{games.fingerprint}"]
+    with pytest.raises(UnusableInput, match=r"\(none\), found 'id'"):
+        trace_lineage(tmp_path, other.fingerprint, "id")
+
+
+@pytest.mark.parametrize("stage", ["demonstrations", "prompts"])
+def test_demonstrations_and_prompts_lead_to_the_file_they_were_read_from(tmp_path: Path, stage: str) -> None:
+    identity, place = {"sha256": SHA, "name": "read.jsonl"}, "/data/read.jsonl"
+    several = stage == "prompts"
+    given = {"sources": [identity]} if several else identity
+    made = put(tmp_path, stage, {}, settings=given, info={"sources": [place]} if several else {"source": place})
+    (node,) = trace_lineage(tmp_path, made.fingerprint).nodes.values()
+    assert node.sources == [identity | {"path": place}]
+
+
 class TestChampion:
     """`champion` is an id, and entries of the registry have one."""
 

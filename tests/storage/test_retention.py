@@ -226,6 +226,20 @@ class TestRoots:
         assert self.stay(tmp_path) == {name: "pinned: for the paper", parent: f"needed by {name}"}
         assert unpin(tmp_path, [name, parent]) == [name] and self.stay(tmp_path) == {}
 
+    def test_another_pin_keeps_those_before_it(self, tmp_path: Path) -> None:
+        first, second = (put(tmp_path, "games", index, []) for index in range(2))
+        pin(tmp_path, [first], "for the paper")
+        pin(tmp_path, [second], "for the talk")
+        assert read_pins(tmp_path) == {first: "for the paper", second: "for the talk"}
+
+    def test_a_run_that_began_long_ago_and_ended_lately_is_recent(self, tmp_path: Path) -> None:
+        used = put(tmp_path, "games", 0, [])
+        put_run(tmp_path, "long", [used], YOUNG)
+        record = tmp_path / "runs" / "long.json"
+        began = {"started_at": (NOW - timedelta(days=OLD)).isoformat()}
+        record.write_text(json.dumps(json.loads(record.read_text()) | began))
+        assert self.stay(tmp_path) == {used: "used by run long"}
+
     def test_frozen_games_and_their_looks_always_stay(self, tmp_path: Path) -> None:
         kept = {put(tmp_path, "sentinels", 0, []), put(tmp_path, "sentinel_looks", 0, [])}
         assert set(self.stay(tmp_path)) == kept
@@ -353,6 +367,14 @@ def test_nobody_else_deletes_while_what_was_deleted_is_emptied(tmp_path: Path, m
     monkeypatch.setattr(deletion, "_empty_trash", emptying)
     clean_home(tmp_path, **RULE)
     assert held == [True]
+
+
+def test_what_someone_begins_to_write_after_the_planning_stays(tmp_path: Path) -> None:
+    name = put(tmp_path, "policies", 0, [])
+    (item,) = plan_cleaning(tmp_path, **RULE).going
+    with lease(tmp_path / name):
+        assert not deletion._take_away(tmp_path, item)
+    assert names(tmp_path) == {name}
 
 
 def test_a_lease_on_a_folder_that_was_deleted_meanwhile_is_one_on_the_new_folder(tmp_path: Path) -> None:

@@ -278,9 +278,11 @@ def test_published_results_hold_the_tables_and_the_drafts_leave_the_revision_cur
     matches = read_tables(first)[1]
     asked = ask_query(setting.home, "equal_compute").to_pylist()
     assert [(r["selector"], r["num_revisions"]) for r in asked] == sorted((r["selector"], r["num_revisions"]) for r in matches)
-    setting.compare(ASKED.model_copy(update={"num_samples": 7}))
+    second = setting.compare(ASKED.model_copy(update={"num_samples": 7}))
     publish_results(setting.home)
     again = ask_query(setting.home, "equal_compute").to_pylist()
     assert len(again) == len(asked), "the newest answer counts"
+    newest = {(r["selector"], r["num_revisions"]): round(r["num_drafts"], 2) for r in read_tables(second)[1]}
+    assert {(r["selector"], r["num_revisions"]): r["num_drafts"] for r in again} == newest
     counts = "SELECT (SELECT count(*) FROM likelihoods) AS likelihoods, (SELECT count(*) FROM knockout_matches) AS matches"
     assert run_query(setting.home, counts).to_pylist() == [{"likelihoods": 6 * 13, "matches": 6 * (7 + 9)}]

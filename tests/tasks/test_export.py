@@ -293,3 +293,12 @@ def test_decoding_in_the_form_of_transformers_leaves_nothing_to_its_defaults(mad
     config = json.loads((made.folders["merged"] / "generation_config.json").read_text())
     assert (config["do_sample"], config["max_new_tokens"]) == (False, 12)
     assert config["eos_token_id"] == json.loads((made.folders["merged"] / "templates.json").read_text())["stop_ids"]
+
+
+def test_a_server_that_takes_the_decoding_of_an_adapters_base_finds_that_of_the_policy(made: Made) -> None:
+    own, base = (made.folders["apart"] / place / "generation_config.json" for place in (".", "base"))
+    assert base.read_text() == own.read_text()
+
+
+def test_prompts_that_another_policy_answered_are_none_of_this_ones_card(made: Made) -> None:
+    assert "prompts and revision prompts" not in (made.folders["merged"] / "README.md").read_text()

@@ -253,6 +253,27 @@ def test_workers_of_an_attempt_that_lost_its_parent_end_before_the_next_begins(t
     assert orphan.wait(1) == -signal.SIGTERM
 
 
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_workers_past_this_process(tmp_path: Path, worker: Any) -> None:
+    """They would end without the time for a checkpoint; a terminal signals its own session."""
+    worker("open(sys.argv[1] + '.session', 'w').write(str(os.getsid(0)))")
+    run(tmp_path)
+    assert int((tmp_path / "jobs.json.session").read_text()) != os.getsid(0)
+
+
+def test_workers_that_outlive_their_killed_launcher_are_ended_before_the_error_is_raised(tmp_path: Path, worker: Any) -> None:
+    worker(
+        """
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", sys.argv[1]])
+        open(sys.argv[1] + ".child", "w").write(str(child.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    with pytest.raises(WorkFailed, match="SIGKILL"):
+        run(tmp_path)
+    pid = int((tmp_path / "jobs.json.child").read_text())
+    assert not psutil.pid_exists(pid) or not living([psutil.Process(pid)])
+
+
 def test_more_processes_than_the_machine_has_devices_are_refused_before_any_starts(monkeypatch):
     monkeypatch.setattr(launch.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(launch, "_gpus", list)

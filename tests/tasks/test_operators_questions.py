@@ -143,6 +143,51 @@ def test_a_prompt_that_once_got_better_does_not_get_worse_with_each_revision(tmp
     assert [only(row, "prompt_id", "change") for row in found] == [("id-0", -1.0), ("id-2", -0.5)]
 
 
+def judged_home(home: Path, size: int, score: Callable[[int, int, str], float | None], samples: int = 1) -> None:
+    """One policy's drafts and first revisions, judged: `score` by prompt's number, revision and order; a second sample says other."""
+    prompts = put_prompts(home, "id", "desk", size)
+    policy = put_policy(home, "srpo", "srpo", {"preferences": put_preferences(home)}, beta=0.1)
+    texts = put_completions(home, policy, prompts, 1)
+    rows, more = list(texts.rows()), {"sample_index": 1, "text": "other"}
+    if samples == 2:
+        rows += [
+            row | more | {"completion_id": f"{row['completion_id']}/1", "num_tokens": 1 + row["revision_index"]} for row in rows
+        ]
+        parents = {"policy": policy, "prompts": prompts}
+        texts = put(
+            home, "completions", {"part": (rows, schemas.COMPLETIONS)}, settings=texts.settings | {"n": 2}, parents=parents
+        )
+    given = iter(
+        [score(int(row["prompt_id"][3:]), row["revision_index"], order) for row in rows for order in ("as_is", "swapped")]
+    )
+    put_games(home, texts, prompts, lambda *_: next(given))
+    publish_results(home)
+
+
+def test_a_verdict_that_is_missing_makes_no_prompt_worse(tmp_path: Path) -> None:
+    """The judge goes by the order; of the revision only the order is known in which it loses."""
+    judged_home(tmp_path, 1, lambda number, revision, order: 1.0 if order == "as_is" and not revision else 0.0)
+    assert len(ask_query(tmp_path, "prompts_getting_worse")) == 1
+    scores = {(0, "as_is"): 1.0, (0, "swapped"): 0.0, (1, "as_is"): None, (1, "swapped"): 0.0}
+    judged_home(tmp_path / "missing", 1, lambda number, revision, order: scores[revision, order])
+    assert len(ask_query(tmp_path / "missing", "prompts_getting_worse")) == 0
+
+
+def test_a_text_that_wins_in_one_order_and_draws_in_the_other_is_not_above_the_gold(tmp_path: Path) -> None:
+    judged_home(tmp_path, 2, lambda number, revision, order: 0.5 if (number, order) == (0, "swapped") else 1.0)
+    assert [row["prompt_id"] for row in ask_query(tmp_path, "judge_against_gold").to_pylist()] == ["id-1"]
+
+
+def test_of_several_samples_the_worst_text_is_shown_and_each_is_compared_with_its_own_draft(tmp_path: Path) -> None:
+    """The second sample of two loses always; its draft has one token and its revision two, the first's have six."""
+    count = iter(range(10**6))
+    judged_home(tmp_path, 1, lambda *_: 0.5 if next(count) < 4 else 0.0, samples=2)
+    (worst,) = ask_query(tmp_path, "worst_prompts").to_pylist()
+    assert (worst["games"], worst["candidate_text"]) == (4, "other")
+    found = ask_query(tmp_path, "length_drift").to_pylist()  # and of the home's chain of one sample, which stays at six
+    assert [(row["texts"], row["tokens_over_revision_before"]) for row in found] == [(3, None), (3, 0.33)]
+
+
 def test_unscored_verdicts_are_counted_in_the_week_of_their_games(ask: Ask) -> None:
     (row,) = ask("unscored_by_week")
     judged = datetime.fromisoformat(at(2, 130))
@@ -207,7 +252,7 @@ def test_a_win_rate_leads_to_its_source_files_commit_and_prefect_run(ask: Ask, m
     }
     assert {row["sha256_or_commit"] for row in found if row["stage"] == "sources"} == {"hash-0", "hash-1"}
     (games,) = (row for row in found if row["depth"] == 0)
-    assert only(games, "stage", "run_id", "prefect_run", "win_rate") == ("games", "new", "p-new", 0.75)
+    assert only(games, "stage", "run_id", "prefect_run", "best_revision", "win_rate") == ("games", "new", "p-new", 1, 0.75)
 
 
 def test_each_deployment_says_when_it_last_ran_and_how_that_ended(ask: Ask) -> None:

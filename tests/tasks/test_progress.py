@@ -59,6 +59,20 @@ def test_a_training_step_is_told_with_metrics_pairs_a_second_and_time_left(
     ]
 
 
+def test_the_rate_of_work_that_goes_on_is_that_of_this_attempt_alone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """300 steps were done before; 25 in 10 s are 2.5 steps/s, and the 50 left take 20 s."""
+    with caplog.at_level(logging.INFO, "srpo"), ProgressDisplay("train") as display:
+        display.update("srpo", 300, 375, "steps")
+        clock.now += 10
+        display.update("srpo", 325, 375, "steps")
+    assert messages(caplog)[-1] == "train srpo step 325/375: 20 s left, 2.5 steps/s"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(59, "59 s"), (61, "1:01 min"), (3725, "1:02 h"), (90_000, "25:00 h")])
+def test_time_left_is_told_in_seconds_minutes_or_hours(seconds: float, told: str) -> None:
+    assert progress._duration(seconds) == told
+
+
 def test_lines_are_a_period_apart_and_the_last_always_comes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "srpo"), ProgressDisplay("reference") as display:
         for done in range(1, 13):
@@ -123,6 +137,14 @@ def test_work_that_fails_says_where_it_stopped(clock: Clock, sent: list[Any]) ->
         display.update("srpo", 7, 375, "steps")
         raise ZeroDivisionError
     assert sent[-1][2] == "stopped at step 7/375"
+
+
+def test_a_job_that_was_done_when_another_failed_did_not_stop(clock: Clock, sent: list[Any]) -> None:
+    with pytest.raises(ZeroDivisionError), ProgressDisplay("train") as display:
+        display.update("srpo", 375, 375, "steps")
+        display.update("dpo", 7, 375, "steps")
+        raise ZeroDivisionError
+    assert [text for key, _, text in sent if key == "train-srpo"][-1] == "step 375/375"
 
 
 def test_a_server_that_hangs_does_not_hold_up_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,12 @@ from srpo_core.settings.judges import ApiJudgeSettings
 from srpo_core.settings.retraining import PromotionSettings, RetrainSettings
 from storage.artifact import Artifact
 from storage.registry import record_decision, record_look
-from storage.schemas import PREFERENCES
+from storage.schemas import COMPLETIONS, PREFERENCES, PROMPTS
 from tasks.judge_identity import fingerprint_settings
 from tasks.proposal import Proposal, proposal_markdown
-from tasks.retraining import check_clusters
+from tasks.retraining import Evaluated, _set_scores, check_clusters, compare_policies
 from tasks.standing import OF_ASKING, Changes, Standing, count_changes, find_standing, identify_look
-from tests.homes import put, put_prompts
+from tests.homes import put, put_completions, put_games, put_policy, put_prompts
 from tests.retraining import SmallWorld
 from tests.small_training import pair_rows
 from tests.srpo_core.scoring.test_promotion import one_set
@@ -139,3 +139,36 @@ def test_a_person_sees_differences_guards_and_curves(tmp_path):
     assert f"Difference +25.0 points, lower limit {limit} at a one-sided error of 0.05, margin +5.0; n = 40 prompts." in text
     assert "| id | +25.0 |" in text and "| empty on id | -0.500 | 0.100 | ok |" in text
     assert "| id | challenger | gold | 75.0 (50.0–87.5) |" in text
+    refused = compare([one_set([0.1, 0.3, 0.2, 0.4] * 10)], [PLAIN._replace(empty=0.5)], [PLAIN], settings, 0.05)
+    assert "| empty on id | 0.500 | 0.100 | refuses |" in proposal_markdown(proposal._replace(screening=refused), "Rejected", {})
+
+
+def evaluated(home: Path, *, head_to_head: bool = False) -> Evaluated:
+    """12 prompts in 4 clusters, the last without gold. At revision 1 the challenger always wins and repeats the question, the
+    champion draws; of the drafts it is the other way round."""
+    rows = list(put_prompts(home, "whole", "desk", 12, clusters=4).rows())
+    rows[-1] |= {"gold": []}
+    prompts = put(home, "prompts", {"part": (rows, PROMPTS)}, settings={"name": "id"})
+    questions = {row["prompt_id"]: row["prompt"][-1]["content"] for row in rows}
+    policies = [put_policy(home, name, "srpo", {}, seed=seed) for seed, name in enumerate(("challenger", "champion"))]
+    own, other = (put_completions(home, one, prompts, 1) for one in policies)
+    copying = [row | {"text": f"{questions[row['prompt_id']]} {row['text']}"} for row in own.rows()]
+    own = put(home, "completions", {"part": (copying, COMPLETIONS)}, parents={"policy": policies[0], "prompts": prompts})
+
+    def score(policy: str, revision: int, number: int, order: str) -> float:
+        return (1.0 if policy == "challenger" else 0.5) if revision == 1 else 0.0 if policy == "challenger" else 1.0
+
+    games = put_games(home, own, prompts, score, opponents=other if head_to_head else None)
+    return Evaluated(prompts, own, other, games, None if head_to_head else put_games(home, other, prompts, score))
+
+
+def test_policies_are_compared_at_one_revision_by_clusters_on_prompts_with_gold_and_by_their_texts(tmp_path):
+    found = compare_policies([evaluated(tmp_path)], PromotionSettings(min_clusters=2), 1, 0.05)
+    guards = {guard.name: guard.value for guard in found.guards}
+    assert (found.difference.n, found.difference.estimate) == (11, 0.5)
+    assert (guards["coverage"], guards["clusters"], guards["copied on id"]) == (1.0, 4, 1.0)
+
+
+def test_without_gold_all_prompts_count_and_none_can_lose_more_than_a_half(tmp_path):
+    scores = _set_scores(evaluated(tmp_path, head_to_head=True), 1)
+    assert (list(scores.differences), scores.worst) == ([0.5] * 12, -0.5)

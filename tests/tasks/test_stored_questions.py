@@ -69,6 +69,15 @@ def test_rates_are_those_of_the_statistics_rounded(home: Path, name: str, relati
     assert found == sorted(str(round(value, 3) + 0.0 if isinstance(value, float) else value) for value in told)
 
 
+@pytest.mark.parametrize(
+    ("name", "column"), [("win_rates", "win_rate"), ("revision_gain", "gain"), ("methods_compared", "difference")]
+)
+def test_every_interval_holds_its_estimate(home: Path, name: str, column: str) -> None:
+    found = [row for row in ask(home, name) if row[column] is not None]
+    assert found and all(row["ci_low"] <= row[column] <= row["ci_high"] for row in found)
+    assert any(row["ci_low"] < row["ci_high"] for row in found)
+
+
 def test_the_worst_prompts_have_the_lowest_mean_scores_of_the_last_revision(home: Path) -> None:
     scores: dict[tuple[Any, ...], dict[tuple[int, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for verdict in rows(home, "FROM verdicts WHERE score IS NOT NULL"):

@@ -64,6 +64,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"parameters": {"upto": 3, "hom": "x"}}, ["hom", "did you mean home?"]),
     ({"triggers": [{**TRIGGER, "expects": ["x"]}]}, ["trigger 1 of deployment weekly", "did you mean expect?"]),
     ({"triggers": [{**TRIGGER, "posture": "Sideways"}]}, ["trigger 1", "posture"]),
+    ({"triggers": [{**TRIGGER, "within": "PT60S"}]}, ["seconds as within in trigger 1 of deployment weekly", "'PT60S'"]),
     ({"work_pool": {**GOOD["work_pool"], "work_queue": "device"}}, ["work_pool of deployment", "did you mean work_queue_name?"]),
     (
         {"work_pool": {"name": "local", "job_variables": {"stream_ouput": False}}},

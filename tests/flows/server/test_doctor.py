@@ -1,5 +1,6 @@
 """`srpo doctor` on a live installation: each fault is made there, found by its check and by no other, and mended."""
 
+import copy
 import json
 import os
 import subprocess
@@ -8,17 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.states import Crashed, Late, Running
 
 from flows.cli import main
 from flows.server import deployment_checks, run_checks
-from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations
+from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations, guards
 from flows.server.check_line import Check
 from flows.server.deployment_checks import STEP, check_deployments, check_scheduler
 from flows.server.deployments import DEVICE_QUEUE, FILE, POOL, TAG, Deployment
@@ -76,6 +80,22 @@ def automation_off(client: SyncPrefectClient) -> Iterator[None]:
 
 
 @contextmanager
+def automation_doubled(client: SyncPrefectClient) -> Iterator[None]:
+    client.create_automation(guards()[0])
+    yield
+    ensure_guards(client)
+
+
+@contextmanager
+def automation_changed(client: SyncPrefectClient) -> Iterator[None]:
+    one = guards()[0]
+    other = one.model_copy(update={"trigger": one.trigger.model_copy(update={"expect": {"prefect.flow-run.Completed"}})})
+    client.update_automation(find_automations(client, SILENT)[0].id, other)
+    yield
+    ensure_guards(client)
+
+
+@contextmanager
 def window_changed(client: SyncPrefectClient) -> Iterator[None]:
     ensure_guards(client, Windows(running=45))
     yield
@@ -101,9 +121,17 @@ def at_another_time(client: SyncPrefectClient) -> Iterator[None]:
 
 
 @contextmanager
-def no_limit(client: SyncPrefectClient) -> Iterator[None]:
+def stale_range(client: SyncPrefectClient) -> Iterator[None]:
+    schema = copy.deepcopy(stored(client).parameter_openapi_schema)
+    schema["definitions"]["PromotionSettings"]["properties"]["margin"]["exclusiveMaximum"] = 2
+    with changed(client, parameter_openapi_schema=schema):
+        yield
+
+
+@contextmanager
+def no_limit(client: SyncPrefectClient, limit: int | None = None) -> Iterator[None]:
     queue = find_queue(client, DEVICE_QUEUE)
-    client.update_work_queue(queue.id, concurrency_limit=None)
+    client.update_work_queue(queue.id, concurrency_limit=limit)
     yield
     client.update_work_queue(queue.id, concurrency_limit=1)
 
@@ -130,10 +158,14 @@ FAULTS: dict[str, tuple[str, Callable[[SyncPrefectClient], Any]]] = {
     "the form is stale": ("forms", lambda client: changed(client, parameter_openapi_schema={"type": "object", "properties": {}})),
     "the parameters have changed": ("forms", lambda client: changed(client, parameters={"other": 1})),
     "the schedule has changed": ("forms", at_another_time),
+    "an automation is there twice": ("automations", automation_doubled),
+    "an automation waits for something else": ("automations", automation_changed),
+    "a range in the form is stale": ("forms", stale_range),
     "another checkout": ("checkout", lambda client: changed(client, pull_steps=[{STEP: {"directory": "/elsewhere"}}])),
     "output through the worker": ("output of runs", lambda client: changed(client, job_variables={"stream_output": True})),
     "a queue is paused": ("queues", paused_queue),
     "runs share the device": ("queues", no_limit),
+    "no run may begin on the device": ("queues", lambda client: no_limit(client, 0)),
     "the pool is paused": ("worker", paused_pool),
     "no worker": ("worker", no_worker),
 }
@@ -192,6 +224,18 @@ def test_what_has_left_the_file_and_is_still_scheduled_ends_by_the_commands_that
     assert look().status == "ok"
 
 
+def test_a_run_that_a_person_scheduled_is_no_work_of_the_scheduler():
+    due: Any = SimpleNamespace(id=uuid4(), paused=False, schedules=[SimpleNamespace(active=True)], created=None)
+    due.updated = datetime.now(UTC) - timedelta(days=1)
+
+    def status(auto_scheduled: bool) -> str:
+        run = SimpleNamespace(deployment_id=due.id, auto_scheduled=auto_scheduled)
+        server: Any = SimpleNamespace(read_flow_runs=lambda **_: [run])
+        return check_scheduler(server, {"weekly": due}).status
+
+    assert (status(False), status(True)) == ("broken", "ok")
+
+
 def test_doctor_finds_a_deployment_that_is_missing_and_one_that_is_left_over(client, wanted):
     weekly = stored(client)
     assert statuses(client, [one for one in wanted if one.name != "weekly-retrain"])["deployments"] == "broken"
@@ -224,6 +268,12 @@ def test_a_key_may_be_in_the_environment_or_a_block(served, client, wanted):
         assert (check.status, "secret" in check.found.replace("Secret block", "")) == ("ok", False)
     finally:
         client.delete_block_document(block.id)
+
+
+def test_the_key_asked_for_is_the_one_that_the_judge_names(client, wanted):
+    judge = {"kind": "api", "model": "m", "api_key_variable": "ANOTHER_KEY"}
+    named = [wanted[0]._replace(entry={"parameters": {"settings": {"judge": judge}}})]
+    assert check_keys(client, named, {"OPENAI_API_KEY": "secret"}).found == "ANOTHER_KEY is neither set nor a Secret block"
 
 
 # Runs nobody works on.
@@ -263,3 +313,26 @@ def test_doctor_finds_a_process_that_works_on_for_a_run_that_has_ended(client, w
         finally:
             orphan.kill()
             orphan.wait()
+
+
+def test_a_process_of_a_run_that_goes_on_is_no_orphan(client, wanted, monkeypatch):
+    monkeypatch.setattr(run_checks, "ENDED_SECONDS", 0.0)
+    with run_in(client, Running()) as run:
+        monkeypatch.setattr(run_checks, "_working", lambda: iter([(4711, str(run.id))]))
+        check = found(client, wanted, "processes")
+    assert (check.status, check.found) == ("ok", "1 at work, none for an ended run")
+
+
+def test_a_late_run_behind_one_that_is_at_work_is_no_fault(client, wanted):
+    waiting = Late(scheduled_time=datetime.now(UTC) - timedelta(hours=1))
+    with run_in(client, Running()), run_in(client, waiting):
+        check = found(client, wanted, "late runs")
+    assert (check.status, check.found) == ("ok", "1 wait for others of their queue")
+
+
+@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.CANCELLING])
+def test_doctor_finds_a_run_that_stays_pending_or_cancelling(kind):
+    server: Any = None  # which is asked about running ones alone
+    state = State[Any](type=kind, timestamp=datetime.now(UTC) - timedelta(hours=1))
+    check = check_silent_runs(server, [FlowRun(flow_id=uuid4(), name="ghost", state=state)])
+    assert (check.status, check.found) == ("broken", f"ghost is {state.name} for 60 min")

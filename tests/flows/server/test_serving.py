@@ -125,6 +125,11 @@ def test_a_run_left_by_a_server_that_was_away_for_long_is_marked_and_one_that_li
         ensure_guards(client)
 
 
+def test_runs_that_had_not_begun_are_among_those_that_are_left(client):
+    with run_in(client, Running()), run_in(client, Pending()):
+        assert tell_of_left_runs(client) == 2
+
+
 def test_a_home_that_is_served_and_a_port_that_is_taken_are_refused_in_one_sentence(served, tmp_path):
     port = int(served.environment["PREFECT_API_URL"].rsplit(":", 1)[1].removesuffix("/api"))
     other = start_serving(tmp_path, port=port)

@@ -1,7 +1,9 @@
 """Events that commands tell, and which of them start a retraining."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +17,13 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.cli import main
 from flows.ingest import ingest_pairs
-from flows.under_prefect import events
+from flows.under_prefect import asset_events, events, run_tags
 from storage.artifact import list_artifacts
 from storage.registry import read_registry
+from storage.schemas import PREFERENCES
 from tests.flows.test_failures import WRITTEN_DOWN_SECONDS, events_about, pairs_file, told_of_pairs
-from tests.homes import put_policy
+from tests.homes import put, put_policy
+from tests.small_training import pair_rows
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -127,3 +131,45 @@ def test_a_home_that_nobody_can_read_does_not_silence_the_failure(
     run: Any = type("Run", (), {"id": uuid4(), "name": "r", "run_count": 1, "parameters": asked})
     events.tell_of_failure(ingest_pairs, run, State[Any](type=StateType.FAILED, message="no room left"))
     assert [(one["home"], one["run_id"], one["message"]) for one in sent] == [(asked["home"], str(run.id), "no room left")]
+
+
+def test_pairs_that_an_attempt_made_which_died_are_told_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(events, "announce", lambda name, **facts: told.append(facts["key"]))
+    pairs = put(tmp_path, "preferences", {"part": (pair_rows(2), PREFERENCES)}, counts={"pairs": 2})
+    made, five_minutes = datetime.fromisoformat(pairs.manifest["created_at"]), timedelta(minutes=5)
+    events.tell_of_pairs(pairs, made + five_minutes)
+    assert not told, "another run made them"
+    run = SimpleNamespace(flow_run=SimpleNamespace(start_time=made - five_minutes))
+    monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: run)
+    events.tell_of_pairs(pairs, made + five_minutes)
+    assert told == [f"{tmp_path}:{pairs.fingerprint}"]
+
+
+def test_what_a_run_tells_is_related_to_its_deployment_which_automations_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, deployment = SimpleNamespace(id="r", name="cat", tags=["srpo"]), SimpleNamespace(id="d", name="ingest")
+    monkeypatch.setattr("prefect.runtime", SimpleNamespace(flow_run=run, deployment=deployment))
+    related = [(one.role, one.name) for one in events._related(None)]
+    assert related == [("flow-run", "cat"), ("deployment", "ingest"), ("tag", "srpo")]
+
+
+def test_an_artifact_that_was_there_is_referenced_and_a_new_one_names_as_many_parents_as_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(asset_events, "emit_event", lambda name, **facts: told.append((name, facts)))
+    parents = {f"source-{number:05}": put(tmp_path, "sources", {}, settings={"number": number}) for number in range(92)}
+    merged = put(tmp_path, "preferences", {}, parents=parents)
+    made = datetime.fromisoformat(merged.manifest["created_at"])
+    asset_events.emit_assets(merged, made + timedelta(minutes=5))
+    assert [name for name, _ in told] == [asset_events.REFERENCED]
+    told.clear()
+    asset_events.emit_assets(merged, made)
+    (event,) = (facts for name, facts in told if facts["resource"]["prefect.resource.id"].startswith("srpo://preferences/"))
+    assert (len(event["related"]), event["payload"]["parents"]) == (90, 92)
+
+
+def test_a_retraining_says_so_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"settings": {"pipeline": {"name": "weekly", "methods": ["dpo"]}}}
+    monkeypatch.setattr(run_tags, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parameters=parameters)))
+    assert run_tags.name_run() == "retrain weekly: dpo on newsroom"

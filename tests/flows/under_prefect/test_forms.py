@@ -25,7 +25,7 @@ from prefect.utilities.schema_tools.validation import build_error_obj
 from flows.inputs import require_ids
 from flows.presets import list_presets, load_preset, override
 from flows.under_prefect.forms import check_parameters
-from flows.under_prefect.secrets import secrets_in_environment
+from flows.under_prefect.secrets import find_secret, secrets_in_environment
 from srpo_core.data import preference_formats, prompt_formats
 from srpo_core.errors import InputError
 from srpo_core.form_schema import title_of
@@ -35,6 +35,7 @@ from srpo_core.settings.base import Settings, parse_settings
 from srpo_core.settings.data import PREFERENCE_FORMATS, PROMPT_FORMATS, PreferenceSourceSettings
 from srpo_core.settings.judges import ApiJudgeSettings, JudgePresetName
 from srpo_core.settings.pipeline import PipelineSettings
+from srpo_core.settings.retraining import RetrainSettings
 from srpo_core.settings.training import PreferenceSettings, TrainingSettings
 from tests import judge_server
 
@@ -143,6 +144,11 @@ WRONG = [
     ("tldr", "evaluation=[]", "expected at least one evaluation set"),
     ("tldr", "preferences.format=trll", "'trll' does not match"),
     ("tldr", "preferences.columns={prompt: p, chosen: c}", "expected either chosen and rejected, or text_a, text_b"),
+    (
+        "tldr",
+        "preferences={paths: [a], format: hh_rlhf, columns: {prompt: p, chosen: c, rejected: r}}",
+        "expected format auto or col",
+    ),
     ("tldr", "preferences.validation_share=1", "1 is greater than or equal to the maximum of 1"),
     ("chat", "demonstrations.revisions=improve", "expected supervised settings beside demonstrations of your own"),
     ("chat", "{generation: {num_revisions: 0}, equal_compute: {}}", "expected generation.num_revisions of at least 1"),
@@ -228,6 +234,31 @@ def test_an_empty_list_is_no_work_done_but_refused_by_the_form_the_run_and_the_c
     assert reason in str(form.value)
     assert str(run.value) == f"setting {option[2:]} in the parameters of {name}: {reason}"
     assert str(command_line.value).startswith(f"{reason} with {option}, found")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"methods": ["srpo", "dpo"]}, "expected exactly one method in pipeline.methods"),
+        ({"diagnostics": {}}, "expected no pipeline.diagnostics"),
+        ({"equal_compute": {}}, "expected no pipeline.equal_compute"),
+    ],
+)
+def test_the_form_of_a_retraining_refuses_what_its_settings_refuse(change, reason):
+    given = DEPLOYMENTS["weekly-retrain"]["parameters"]["settings"]
+    values = given | {"pipeline": given["pipeline"] | change}
+    with pytest.raises(ValidationError) as form:
+        validate({"settings": values}, schema_of("weekly-retrain"), raise_on_error=True)
+    with pytest.raises(InputError) as command_line:
+        parse_settings(RetrainSettings, values, "here")
+    assert reason in str(form.value) and reason in str(command_line.value)
+
+
+def test_of_two_mistakes_the_rule_is_told_as_its_sentence_and_nothing_else():
+    settings = override(load_preset("demo"), ["training.num_steps=0", "preferences={paths: [a]}"])
+    with pytest.raises(InputError) as command_line:
+        parse_settings(PipelineSettings, settings, "here")
+    assert str(command_line.value) == "here: expected exactly one of newsroom and preferences"
 
 
 def test_choices_of_a_form_are_those_of_the_code():
@@ -341,6 +372,17 @@ def test_without_a_key_the_sentence_names_the_variable_and_the_block(server):
         read_api_key(settings)
     assert "environment variable NO_SUCH_KEY, found none" in str(caught.value)
     assert "Secret block no-such-key" in str(caught.value)
+
+
+def test_a_block_that_holds_no_text_is_refused_by_its_name(server):
+    Secret(value={"key": "sk"}).save("odd-key", overwrite=True)
+    try:
+        with pytest.raises(
+            InputError, match="expected a text in the Prefect Secret block odd-key, found dict; save the key as text"
+        ):
+            find_secret("ODD_KEY")
+    finally:
+        Secret.delete("odd-key")
 
 
 def test_the_hubs_token_comes_from_the_block_hf_token(server, monkeypatch):

@@ -72,6 +72,17 @@ def test_money_is_counted_at_the_stated_prices_and_never_exceeded() -> None:
     assert 4000 < spent.cost <= 9000
 
 
+def test_a_request_without_counts_is_taken_to_have_used_all_that_was_set_aside() -> None:
+    async def run() -> tuple[int, int]:
+        limits = RequestLimits(with_budget(max_tokens=20_000))
+        admission = await limits.admit(REQUEST)
+        await limits.settle(admission)
+        return limits.spent.tokens, admission.tokens
+
+    spent, aside = asyncio.run(run())
+    assert spent == aside > 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     budget=st.integers(1500, 20_000),

@@ -226,3 +226,16 @@ def test_luck_ratchets_without_a_confirmation_and_not_with_it():
     assert np.mean([year.gained for year in years if year.weekly]) > 0.1  # it seems better, and is not
     assert sum(year.confirmed for year in years) <= 20
     assert sum(year.every_week for year in years) <= 20
+
+
+def test_the_most_a_prompt_can_lose_is_one_against_gold_and_half_head_to_head():
+    """With hardly any spread the limit is mean - (mean - worst) * (-log level) / C, nearly."""
+    values = one_set([0.19, 0.21] * 50)
+    for head_to_head, worst in ((False, -1.0), (True, -0.5)):
+        found = mean_difference([values._replace(head_to_head=head_to_head)], 0.05)
+        assert found.ci_low == pytest.approx(0.2 - (0.2 - worst) * -math.log(0.05) / 100, abs=0.002)
+
+
+def test_beside_a_champion_without_a_token_the_length_is_unknown_and_refuses():
+    found = compare([one_set(GOOD)], [PLAIN], [PLAIN._replace(mean_tokens=0.0)], SETTINGS, 0.05)
+    assert ([guard.name for guard in found.guards if guard.failed], found.passed) == (["length on id"], False)
