@@ -26,7 +26,7 @@ from srpo_core.settings.retraining import RetrainSettings
 
 if TYPE_CHECKING:
     from flows.retraining import Approval, Approve, Outcome
-    from tasks.proposal import Proposal
+    from tasks.retraining.proposal import Proposal
 
 STATE_NAMES = {"nothing_new": "NothingNew", "promoted": "Promoted", "rejected": "Rejected"}
 
@@ -70,7 +70,7 @@ def _ask(settings: RetrainSettings) -> "Approve":
 
     from flows.retraining import Approval
     from storage.artifact import hash_of
-    from tasks.proposal import proposal_markdown
+    from tasks.retraining.proposal import proposal_markdown
 
     def approve(proposal: "Proposal", run_id: str) -> "Approval":
         text = proposal_markdown(proposal, "Promote this challenger?", {"run": run_id})
@@ -102,7 +102,7 @@ def _show(outcome: "Outcome", entry: dict[str, Any], home: Path) -> None:
 
     A run that is retried after it decided has the numbers in the registry alone.
     """
-    from tasks.proposal import decision_markdown, proposal_markdown
+    from tasks.retraining.proposal import decision_markdown, proposal_markdown
 
     title, facts = STATE_NAMES[outcome.event], _facts(entry)
     if outcome.proposal is None:

@@ -32,12 +32,12 @@ from tasks.demonstrations import ingest_demonstrations
 from tasks.generation import generate_completions
 from tasks.judging import judge_completions
 from tasks.preferences import ingest_preferences
-from tasks.prompt_parts import PARTS, Part, split_prompts
 from tasks.prompts import has_gold, ingest_prompts
-from tasks.proposal import Proposal, comparison_values
 from tasks.publishing import publish_results
-from tasks.retraining import Evaluated, check_clusters, check_start, compare_policies, curves_of
-from tasks.standing import Standing, find_begun, find_standing, identify_look
+from tasks.retraining.comparison import Evaluated, check_clusters, check_start, compare_policies, curves_of
+from tasks.retraining.prompt_parts import PARTS, Part, split_prompts
+from tasks.retraining.proposal import Proposal, comparison_values
+from tasks.retraining.standing import Standing, find_begun, find_standing, identify_look
 
 logger = logging.getLogger("srpo")
 Row = dict[str, Any]

@@ -37,7 +37,7 @@ from storage.registry import champion, read_registry
 from storage.results_db import run_query
 from storage.runs import read_runs
 from storage.stored_queries import ask_query
-from tasks.prompt_parts import is_confirmation, split_prompts
+from tasks.retraining.prompt_parts import is_confirmation, split_prompts
 from tests.judge_server import JudgeServer
 from tests.retraining import SmallWorld
 from tests.stages import launches_here

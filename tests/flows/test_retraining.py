@@ -19,7 +19,7 @@ from storage.artifact import Artifact, find_artifact
 from storage.registry import champion, read_registry
 from storage.runs import read_runs
 from tasks.models import model_folder
-from tasks.proposal import Proposal
+from tasks.retraining.proposal import Proposal
 from tests.judge_server import JudgeServer
 from tests.retraining import SmallWorld
 from tests.stages import Launches, launches_here

@@ -144,7 +144,7 @@ def test_a_prompt_that_once_got_better_does_not_get_worse_with_each_revision(tmp
 
 
 def judged_home(home: Path, size: int, score: Callable[[int, int, str], float | None], samples: int = 1) -> None:
-    """One policy's drafts and first revisions, judged: `score` by prompt's number, revision and order; a second sample says other."""
+    """One policy's drafts and first revisions, judged: `score` by prompt, revision and order; a second sample says other."""
     prompts = put_prompts(home, "id", "desk", size)
     policy = put_policy(home, "srpo", "srpo", {"preferences": put_preferences(home)}, beta=0.1)
     texts = put_completions(home, policy, prompts, 1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from srpo_core.scoring.promotion import Comparison
 from srpo_core.scoring.win_rate import without_nan
 from storage.artifact import Artifact
-from tasks.standing import Standing
+from tasks.retraining.standing import Standing
 
 Row = dict[str, Any]
 

@@ -1,32 +1,32 @@
-"""What is new since a policy was trained, and what is said of a challenger."""
+"""What is new since a policy was trained, whether the same was tried before, and who waits."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from srpo_core.errors import InputError
-from srpo_core.scoring.promotion import TextShares, compare
 from srpo_core.settings.judges import ApiJudgeSettings
-from srpo_core.settings.retraining import PromotionSettings, RetrainSettings
+from srpo_core.settings.retraining import RetrainSettings
 from storage.artifact import Artifact
 from storage.registry import record_decision, record_look
-from storage.schemas import COMPLETIONS, PREFERENCES, PROMPTS
+from storage.schemas import PREFERENCES
 from tasks.judge_identity import fingerprint_settings
-from tasks.proposal import Proposal, proposal_markdown
-from tasks.retraining import Evaluated, _set_scores, check_clusters, compare_policies
-from tasks.standing import OF_ASKING, Changes, Standing, count_changes, find_standing, identify_look
-from tests.homes import put, put_completions, put_games, put_policy, put_prompts
+from tasks.retraining.standing import OF_ASKING, count_changes, find_standing, identify_look
+from tests.homes import put, put_prompts
 from tests.retraining import SmallWorld
 from tests.small_training import pair_rows
-from tests.srpo_core.scoring.test_promotion import one_set
 from tests.stages import put_pairs
-
-PLAIN = TextShares(20.0, 0.0, 0.0, 0.0)
 
 
 def trained_on(home: Any, pairs: Artifact) -> Artifact:
     return put(home, "policies", {}, settings={"method": "srpo"}, parents={"preferences": pairs})
+
+
+def asked(folder: Path, judge: dict[str, Any] | None = None, **more: Any) -> RetrainSettings:
+    world = folder / f"world {len(list(folder.glob('world *')))}"
+    values = SmallWorld(world).settings("http://127.0.0.1:9/v1", **more).model_dump()
+    values["pipeline"]["judge"] |= judge or {}
+    for section in (values["pipeline"]["preferences"], values["pipeline"]["demonstrations"], *values["pipeline"]["evaluation"]):
+        section |= {name: ["pairs"] if name == "paths" else "a file" for name in ("path", "paths") if name in section}
+    return RetrainSettings.model_validate(values)
 
 
 def test_pairs_are_new_when_the_policy_had_none_of_them_or_with_another_label(tmp_path):
@@ -66,15 +66,6 @@ def test_every_setting_of_a_judge_either_tells_its_verdicts_apart_or_is_of_askin
     beside = {"repeats"}  # part of the artifact's settings, not of the judge's name
     assert of_verdicts.isdisjoint(OF_ASKING)
     assert of_verdicts | OF_ASKING | beside == set(ApiJudgeSettings.model_fields)
-
-
-def asked(folder: Path, judge: dict[str, Any] | None = None, **more: Any) -> RetrainSettings:
-    world = folder / f"world {len(list(folder.glob('world *')))}"
-    values = SmallWorld(world).settings("http://127.0.0.1:9/v1", **more).model_dump()
-    values["pipeline"]["judge"] |= judge or {}
-    for section in (values["pipeline"]["preferences"], values["pipeline"]["demonstrations"], *values["pipeline"]["evaluation"]):
-        section |= {name: ["pairs"] if name == "paths" else "a file" for name in ("path", "paths") if name in section}
-    return RetrainSettings.model_validate(values)
 
 
 def test_an_attempt_is_another_when_a_verdict_can_change_and_not_when_the_judge_is_asked_in_another_way(tmp_path):
@@ -117,58 +108,3 @@ def test_beside_a_challenger_that_waits_for_its_decision_nothing_is_trained(tmp_
     assert said(prefect_run="flow run 2") is None  # the other run is over
     record_decision(tmp_path, "d", "rejected", about | {"comparison": look["comparison"]})
     assert said(prefect_run="flow run 2", is_open=lambda _: True) is None
-
-
-def test_an_evaluation_set_with_too_few_clusters_is_refused_before_anything_is_trained(tmp_path):
-    prompts = put_prompts(tmp_path, "id:confirmation", "desk", 8, clusters=4)
-    check_clusters([prompts], 4)
-    with pytest.raises(InputError, match="expected at least 5 clusters .* in id:confirmation, found 4; give more prompts"):
-        check_clusters([prompts], 5)
-
-
-def test_a_person_sees_differences_guards_and_curves(tmp_path):
-    policy = trained_on(tmp_path, put_pairs(tmp_path))
-    settings = PromotionSettings(margin=0.05, min_clusters=2)
-    screening = compare([one_set([0.1, 0.3, 0.2, 0.4] * 10)], [PLAIN], [PLAIN._replace(empty=0.5)], settings, 0.05)
-    row = {"role": "challenger", "opponent": "gold", "eval_set": "id", "revision_index": 1, "win_rate": 0.75}
-    curve = [row | {"ci_low": 0.5, "ci_high": 0.875, "n": 4, "mean_tokens": 20.0}]
-    proposal = Proposal(policy, policy, Standing("a", Changes(3, 1), "x", None), screening, None, None, {"screening": curve})
-    text = proposal_markdown(proposal, "Rejected", {"entry": 7})
-    assert "# Rejected" in text and "- entry: 7" in text and "## Confirmation" not in text
-    limit = f"{100 * screening.difference.ci_low:+.1f}"
-    assert f"Difference +25.0 points, lower limit {limit} at a one-sided error of 0.05, margin +5.0; n = 40 prompts." in text
-    assert "| id | +25.0 |" in text and "| empty on id | -0.500 | 0.100 | ok |" in text
-    assert "| id | challenger | gold | 75.0 (50.0–87.5) |" in text
-    refused = compare([one_set([0.1, 0.3, 0.2, 0.4] * 10)], [PLAIN._replace(empty=0.5)], [PLAIN], settings, 0.05)
-    assert "| empty on id | 0.500 | 0.100 | refuses |" in proposal_markdown(proposal._replace(screening=refused), "Rejected", {})
-
-
-def evaluated(home: Path, *, head_to_head: bool = False) -> Evaluated:
-    """12 prompts in 4 clusters, the last without gold. At revision 1 the challenger always wins and repeats the question, the
-    champion draws; of the drafts it is the other way round."""
-    rows = list(put_prompts(home, "whole", "desk", 12, clusters=4).rows())
-    rows[-1] |= {"gold": []}
-    prompts = put(home, "prompts", {"part": (rows, PROMPTS)}, settings={"name": "id"})
-    questions = {row["prompt_id"]: row["prompt"][-1]["content"] for row in rows}
-    policies = [put_policy(home, name, "srpo", {}, seed=seed) for seed, name in enumerate(("challenger", "champion"))]
-    own, other = (put_completions(home, one, prompts, 1) for one in policies)
-    copying = [row | {"text": f"{questions[row['prompt_id']]} {row['text']}"} for row in own.rows()]
-    own = put(home, "completions", {"part": (copying, COMPLETIONS)}, parents={"policy": policies[0], "prompts": prompts})
-
-    def score(policy: str, revision: int, number: int, order: str) -> float:
-        return (1.0 if policy == "challenger" else 0.5) if revision == 1 else 0.0 if policy == "challenger" else 1.0
-
-    games = put_games(home, own, prompts, score, opponents=other if head_to_head else None)
-    return Evaluated(prompts, own, other, games, None if head_to_head else put_games(home, other, prompts, score))
-
-
-def test_policies_are_compared_at_one_revision_by_clusters_on_prompts_with_gold_and_by_their_texts(tmp_path):
-    found = compare_policies([evaluated(tmp_path)], PromotionSettings(min_clusters=2), 1, 0.05)
-    guards = {guard.name: guard.value for guard in found.guards}
-    assert (found.difference.n, found.difference.estimate) == (11, 0.5)
-    assert (guards["coverage"], guards["clusters"], guards["copied on id"]) == (1.0, 4, 1.0)
-
-
-def test_without_gold_all_prompts_count_and_none_can_lose_more_than_a_half(tmp_path):
-    scores = _set_scores(evaluated(tmp_path, head_to_head=True), 1)
-    assert (list(scores.differences), scores.worst) == ([0.5] * 12, -0.5)

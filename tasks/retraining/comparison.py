@@ -1,6 +1,6 @@
 """What a retraining asks of two policies on the same prompts: whether they can be compared, and which of them is better.
 
-The numbers come from `srpo_core.scoring.promotion`; where a retraining begins is in `tasks/standing.py`.
+The numbers come from `srpo_core.scoring.promotion`; where a retraining begins is in `standing.py`.
 """
 
 from collections.abc import Mapping, Sequence
