@@ -65,6 +65,8 @@ def _print_rows(columns: list[str], rows: list[dict[str, Any]], format_name: str
         _print_csv(columns, rows)
     else:
         print_table(columns, [list(row.values()) for row in rows])
+        if not rows:
+            print("no rows", file=sys.stderr)
 
 
 def _print_csv(columns: list[str], rows: list[dict[str, Any]]) -> None:

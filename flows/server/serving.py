@@ -20,6 +20,7 @@ from flows.server.processes import Process, answers, end_server, end_workers, st
 from srpo_core.errors import InputError, WorkFailed
 
 LOOK_SECONDS = 0.5
+ONLINE_SECONDS = 60.0  # for the workers' first sign of life; after it, `srpo doctor` tells the rest
 
 
 class Installation(NamedTuple):
@@ -58,8 +59,9 @@ def serve(installation: Installation, say: Callable[[str], None]) -> None:
         read_deployments()  # while the server starts
         if server is not None:
             wait_for_server(server, installation.api_url)
-        devices = _set_up(installation)
+        devices, before = _set_up(installation), _heartbeats(installation)
         workers = running.enter_context(_workers(installation, devices)) if installation.with_worker else []
+        _wait_until_online(installation, workers, before)
         say(_welcome(installation, workers))
         _watch([*([server] if server else []), *workers])
 
@@ -100,7 +102,7 @@ def _workers(installation: Installation, devices: int) -> Iterator[list[Process]
     try:
         for name, queues, environment in _plan_workers(devices, installation.environment):
             log = state_folder(installation.home) / f"{name}.log"
-            arguments = ["worker", "start", "--pool", POOL, "--name", f"{socket.gethostname()}-{name}", *queues]
+            arguments = ["worker", "start", "--pool", POOL, "--name", _name_on_server(name), *queues]
             workers.append(start_process(name, arguments, environment, log))
         yield workers
     finally:
@@ -130,16 +132,45 @@ def _choose_devices(number: int, environment: Mapping[str, str]) -> list[str]:
     return visible[:number] or [str(index) for index in range(number)]
 
 
+def _name_on_server(name: str) -> str:
+    return f"{socket.gethostname()}-{name}"
+
+
+def _heartbeats(installation: Installation) -> dict[str, object]:
+    """When the server last heard of each worker of the pool, by the worker's name there."""
+    from flows.server.pages import read_all
+    from flows.server.set_up import open_client
+
+    with open_client(installation.environment) as client:
+        found = read_all(client.read_workers_for_work_pool, work_pool_name=POOL)
+    return {one.name: one.last_heartbeat_time for one in found}
+
+
+def _wait_until_online(installation: Installation, workers: Sequence[Process], before: Mapping[str, object]) -> None:
+    """Return once the server has heard of every worker since `before`: who is told to go on finds everything there."""
+    until = time.monotonic() + ONLINE_SECONDS
+    names = {_name_on_server(one.name) for one in workers}
+    while names and time.monotonic() < until:
+        _require_alive(workers)
+        heard = _heartbeats(installation)
+        names = {name for name in names if heard.get(name) in (None, before.get(name))}
+        time.sleep(LOOK_SECONDS if names else 0)
+
+
 def _watch(processes: Sequence[Process]) -> None:
     """Return when there is nothing to wait for. Raises WorkFailed when one of the processes ends by itself."""
     while processes:
-        for one in processes:
-            if one.ended:
-                raise WorkFailed(
-                    f"expected the {one.name} to go on, found it ended with status {one.process.returncode}: {one.last_words()}; "
-                    f"its whole output is in {one.log}, and everything else has been ended"
-                )
+        _require_alive(processes)
         time.sleep(LOOK_SECONDS)
+
+
+def _require_alive(processes: Sequence[Process]) -> None:
+    for one in processes:
+        if one.ended:
+            raise WorkFailed(
+                f"expected the {one.name} to go on, found it ended with status {one.process.returncode}: {one.last_words()}; "
+                f"its whole output is in {one.log}, and everything else has been ended"
+            )
 
 
 @contextmanager

@@ -43,3 +43,9 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     assert main(["ask", *words, "--home", str(operated_home)]) == 2
     output = capsys.readouterr()
     assert output.out == "" and found in output.err and output.err.count("\n") == 1
+
+
+def test_an_answer_without_rows_says_so(operated_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", "SELECT 1 AS one WHERE false", "--home", str(operated_home)]) == 0
+    said = capsys.readouterr()
+    assert (said.out.strip(), said.err.strip()) == ("one", "no rows")

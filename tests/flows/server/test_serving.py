@@ -3,15 +3,22 @@
 import signal
 import time
 from datetime import UTC
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from prefect.client.schemas.objects import StateType
 from prefect.states import Pending, Running
 
+from flows.server import serving
 from flows.server.automations import SILENT, STRANDED, Windows, ensure_guards, find_automations, guards
 from flows.server.deployments import DEVICE_QUEUE, OTHER_QUEUE, POOL, TAG
 from flows.server.environment import state_folder
 from flows.server.left_runs import tell_of_left_runs
+from flows.server.processes import Process
+from flows.server.serving import Installation
 from flows.server.set_up import find_queue
+from srpo_core.errors import WorkFailed
 from tests.flows.server.live_server import beat, run_in, state_of, stored
 from tests.flows.server.serve_process import start_serving
 from tests.waiting import wait_for
@@ -24,6 +31,21 @@ def test_it_says_where_the_ui_is_and_what_to_do_next(served):
     api = served.environment["PREFECT_API_URL"]
     assert [line for line in (f"UI        {api[:-4]}", f"export PREFECT_API_URL={api}", "srpo doctor") if line not in text] == []
     assert len(text.splitlines()) <= 12
+
+
+def test_it_waits_until_the_server_has_heard_of_the_new_worker_and_not_only_of_the_one_before(monkeypatch, tmp_path):
+    (tmp_path / "worker.log").write_text("no such pool")
+    name = serving._name_on_server("worker")
+    heard = iter([{}, {name: "before"}, {name: "now"}])
+    monkeypatch.setattr(serving, "_heartbeats", lambda _: next(heard))
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.01)
+    process: Any = SimpleNamespace(poll=lambda: None, returncode=1)
+    worker = Process("worker", process, tmp_path / "worker.log", "mark")
+    serving._wait_until_online(Installation(tmp_path, {}), [worker], {name: "before"})
+    assert not list(heard)
+    process.poll = lambda: 1
+    with pytest.raises(WorkFailed, match="expected the worker to go on, found it ended with status 1: no such pool"):
+        serving._wait_until_online(Installation(tmp_path, {}), [worker], {})
 
 
 def test_all_state_of_the_server_lies_in_the_home(served):
