@@ -169,7 +169,9 @@ def successor_model() -> Any:
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data.zero_()
         layer.mlp.down_proj.weight.data.zero_()
-    embedding = nn.functional.normalize(model.model.embed_tokens.weight.data + torch.randn(261, 64), dim=-1)
+    embedding = nn.functional.normalize(
+        model.model.embed_tokens.weight.data + torch.randn(261, 64, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     model.model.embed_tokens.weight.data = embedding
     model.lm_head.weight.data = embedding.roll(1, 0)
     return model
