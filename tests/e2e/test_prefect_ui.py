@@ -36,6 +36,12 @@ SMALL = {
 CANCEL_SECONDS = 15.0  # ten for the training to save its checkpoint and end, and what the worker needs to notice
 STEP = re.compile(r"step [\d,]+/[\d,]+: .*loss \d")
 MONDAY = 0
+# So many pictures are on the page and all can be drawn; asked again until it holds, for the page replaces them while it loads.
+DRAWN = """count => {
+    const pictures = [...document.querySelectorAll("main img")];
+    const drawn = Promise.all(pictures.map(one => one.decode().then(() => one.naturalWidth > 0)));
+    return pictures.length === count && drawn.then(all => all.every(Boolean), () => false);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -173,11 +179,7 @@ def test_the_finished_run_shows_its_win_rates_as_a_table_and_as_curves(
     table = page.get_by_role("table").first
     expect(table.get_by_role("columnheader", name="rev. 3")).to_be_visible()
     expect(table.get_by_role("row").filter(has_text="srpo").first).to_contain_text(re.compile(r"\d\.\d\s*[\[(]\d"))
-    curves = page.get_by_role("main").get_by_role("img")
-    expect(curves).to_have_count(3)  # one an evaluation set: id, long, mix
-    for curve in curves.all():
-        curve.scroll_into_view_if_needed()
-        assert curve.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    page.wait_for_function(DRAWN, arg=3)  # one an evaluation set: id, long, mix
     gallery.take(page, "win-rates", first=table, height=1340)  # all rows and the first curve
 
 
